@@ -1,0 +1,31 @@
+# Every target sets up what it needs (scripts/setup): Python packages into .venv, Debian packages when root.
+.PHONY: setup demo test check lab-long sim bench docs
+PYTEST = .venv/bin/python -m pytest
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@.venv/bin/meshd demo
+
+test: check
+	$(PYTEST) -m "not lab_long"
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+lab-long: setup
+	$(PYTEST) -m "lab or lab_long" --timeout 3600
+
+SEEDS ?= 2000
+sim: setup
+	@.venv/bin/python -m simulations.model --seeds $(SEEDS)
+
+bench: setup
+	@.venv/bin/python -m simulations.lab bench
+
+docs: setup
+	@.venv/bin/python -m pytest -q tests/test_docs.py

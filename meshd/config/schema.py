@@ -1,0 +1,102 @@
+"""The daemon's settings, typed: what the cloud-config files and the token together mean.
+
+Past this module no setting is in doubt: every value was checked, and its origin is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from roles import Bounds, RoleWish
+
+Capability = Literal["vote", "join", "relay"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a value stands: file, line and column, both from 1."""
+
+    path: Path
+    line: int
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A warning about the configuration, with its place and what would do."""
+
+    code: str
+    origin: Origin | None
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What the token says, whichever kind it is; `secret` is never shown."""
+
+    network_id: str  # Such as `oak-7f3a9c12`; fixed for life, not a hash of the secret.
+    epoch: int
+    secret: bytes  # 32 bytes.
+    capability: Capability
+    seeds: tuple[str, ...]  # Multiaddrs, with or without /p2p/<id>.
+
+    def __repr__(self) -> str:
+        return f"Network({self.network_id}, epoch {self.epoch}, secret hidden)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubeVip:
+    """`kubevip.*`: the virtual address and how kube-vip serves it."""
+
+    address: str
+    interface: str | None = None
+    version: str = "v1.2.3"
+    image: str = "ghcr.io/kube-vip/kube-vip"
+    static_pod: bool = False
+    manifest_url: str | None = None
+    lease_duration_s: int = 5
+    renew_deadline_s: int = 3
+    retry_period_s: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class K3sArguments:
+    """`k3s.*` or `k3s-agent.*`: what the user adds to k3s' own command line and environment."""
+
+    enabled: bool | None = None
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    replace_args: bool = False
+    replace_env: bool = False
+    embedded_registry: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the daemon was told."""
+
+    network: Network
+    bounds: Bounds
+    role: RoleWish
+    kubevip: KubeVip | None
+    k3s: K3sArguments
+    k3s_agent: K3sArguments
+    external_db: str | None
+    listen: tuple[str, ...]  # Multiaddrs; default TCP 7946 on all addresses, IPv4 and IPv6.
+    discovery: tuple[Literal["lan", "seeds", "dht"], ...]
+    seeds: tuple[str, ...]  # The token's and the file's together.
+    interface: str | None
+    overlay_asked: bool  # The file asks for the overlay; until it exists, the LAN is used.
+    labels: tuple[tuple[str, str], ...]
+    log_level: Literal["debug", "info", "warning", "error"]
+    findings: tuple[Finding, ...]
+
+    def settings_hash(self) -> str:
+        """Return the hex hash of what must be equal on all servers (k3s' CriticalControlArgs)."""
+        raise NotImplementedError

@@ -1,0 +1,211 @@
+"""What goes into `meshd.node.Node` and what comes out: the whole boundary between core and shell.
+
+Effects are performed in order. `Persist` returns only when its content would survive a power cut;
+if it fails, no later effect is performed and the node is rebuilt from what the disk holds, so a
+vote that was not durable is never revealed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from ledger import Entry, NodeId
+from meshd.schema import Facts, K3sState, LinkState, PathKind
+from roles import ClusterPlan
+
+
+class Channel(StrEnum):
+    """Frames of different channels never queue behind one another."""
+
+    LEDGER = "ledger"
+    GENESIS = "genesis"
+
+
+# Events.
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A peer passed the token handshake; frames can be sent to it."""
+
+    peer: NodeId
+    path: PathKind
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """No connection to the peer is left."""
+
+    peer: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One frame, at most 256 KiB, from a peer that passed the handshake; not yet decoded."""
+
+    peer: NodeId
+    channel: Channel
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LinkObserved:
+    """Heartbeats of a neighbour changed its state, or its round trip moved to another class."""
+
+    peer: NodeId
+    state: LinkState
+    rtt_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class FactsObserved:
+    """This node's own facts, at start and whenever they change (an address came or went)."""
+
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class K3sObserved:
+    """What was read from k3s itself on this node (never inferred from what it was told to do)."""
+
+    state: K3sState
+    waiting_for: str | None = None
+    version: str = ""
+    endpoint: str | None = None
+    voters: tuple[str, ...] = ()
+    kube_system_uid: str | None = None
+    nodes_ready: int | None = None
+    vip_holder: str | None = None
+    vip_answers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSealed:
+    """The answer to `Seal`: ciphertext only its recipient can open."""
+
+    recipient: NodeId
+    name: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HealthObserved:
+    """The shell's findings, complete: replaces those it reported before."""
+
+    items: tuple[Health, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """The deadline passed with nothing else to do."""
+
+
+Event = (
+    Connected
+    | Disconnected
+    | Received
+    | LinkObserved
+    | FactsObserved
+    | K3sObserved
+    | SecretSealed
+    | HealthObserved
+    | Wakeup
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """One thing that is wrong, with its stable code and what would mend it."""
+
+    code: str
+    severity: Literal["warning", "error"]
+    message: str
+    fix: str
+
+
+# Effects.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Persist:
+    """Make all of this durable, in one transaction, before any later effect.
+
+    `votes` are journal rows of the genesis machine, appended: (row key, signed bytes); a row with
+    the same key replaces the older one. `entries` replace what the register held.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    votes: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a frame, best effort. To a peer without a connection: the mesh tries to dial it."""
+
+    peer: NodeId
+    channel: Channel
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A peer broke the protocol. Count it, log it, slow it down, then drop it; never crash."""
+
+    peer: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Learn:
+    """Addresses (multiaddrs without /p2p) of a peer, for the dialer and to remember."""
+
+    peer: NodeId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """Seal the named secret (`server-token`, `agent-token`) to `recipient`'s X25519 key.
+
+    Answered by `SecretSealed`. The core itself never holds a secret.
+    """
+
+    recipient: NodeId
+    sealing_key: bytes
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOrder:
+    """What k3s on this node shall be, as a whole; a later order replaces an earlier one.
+
+    Until `formed` the cluster is provisional: no VIP, no kubeconfig, no workers, no user manifests.
+    The initialiser's data directory is marked with the plan's cluster id before its first start.
+    """
+
+    seat: Literal["initialiser", "server", "worker", "none"]
+    plan: ClusterPlan | None
+    formed: bool
+    join: tuple[str, ...] = ()  # Addresses of live servers, best first; never the VIP, never ours.
+    sealed: tuple[tuple[str, bytes], ...] = ()  # (secret name, value sealed to this node).
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Bring k3s on this node to this order."""
+
+    order: ClusterOrder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something an operator will want to read in the history: what happened and why."""
+
+    kind: str  # snake_case, such as `role_decided`.
+    text: str
+
+
+Effect = Persist | Send | Reject | Learn | Seal | Apply | Note

@@ -1,0 +1,83 @@
+"""What the nodes agree about: the bounds of a network, its candidates, and the plan of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ledger import NodeId
+
+RoleWish = Literal["auto", "control-plane", "worker", "none"]
+"""`p2p.role`; Kairos' `master` is read as `control-plane`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Bounds:
+    """How many may vote, how many must agree, and how large the control plane is.
+
+    Nodes with different bounds never vote together. The safety argument needs fewer than
+    2 x `quorum` identities that ever vote (docs/genesis.md).
+    """
+
+    bound: Literal["bounded", "open"]
+    nodes_max: int
+    quorum: int
+    control_plane: int
+
+    @classmethod
+    def bounded(cls, *, control_plane: int, nodes_max: int | None = None) -> Bounds:
+        """Return the bounds that a token for `nodes_max` voting machines has.
+
+        Without `nodes_max` it is 2 x `control_plane` - 1; the quorum is a majority of it, and at
+        least the control plane.
+        """
+        most = 2 * control_plane - 1 if nodes_max is None else nodes_max
+        quorum = max(most // 2 + 1, control_plane)
+        return cls(bound="bounded", nodes_max=most, quorum=quorum, control_plane=control_plane)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """What a node publishes about itself as far as voting and ranking need it."""
+
+    node: NodeId
+    node_name: str  # Of the Kubernetes Node: <hostname>-<8 hex>.
+    node_ip: str
+    wish: RoleWish
+    may_vote: bool
+    direct: bool  # Others reach it without a relay.
+    memory_mib: int
+    cpus: int
+    bounds: Bounds
+    settings_hash: str  # Hex; of the cluster-critical k3s settings.
+    ca_hash: str  # Hex SHA-256 of the candidate's server-ca.crt.
+    token_commitment: str  # Hex SHA-256 of the candidate's server token.
+    fingerprint: tuple[str, ...]  # Keyed hashes of hardware identifiers.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """One control-plane member of a plan."""
+
+    node: NodeId
+    node_name: str
+    node_ip: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterPlan:
+    """The first assignment of a generation; everything a CLAIM decides at once."""
+
+    cluster_id: str  # 128 random bits, 32 hex digits.
+    generation: int
+    initialiser: NodeId
+    seats: tuple[Seat, ...]  # Ordered; the initialiser first.
+    network: Literal["lan", "overlay"]
+    settings_hash: str
+    ca_hash: str  # Of the initialiser's server-ca.crt: joiners hold a full K10 token.
+    token_commitment: str
+    vip: str | None
+
+    def seat_of(self, node: NodeId) -> Seat | None:
+        """Return `node`'s seat, or None if it is to be a worker."""
+        return next((seat for seat in self.seats if seat.node == node), None)
