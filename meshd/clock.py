@@ -1,4 +1,7 @@
-"""The only reader of clocks. Rules count on CLOCK_BOOTTIME, which runs on while a machine sleeps."""
+"""The only reader of clocks.
+
+Rules count on CLOCK_BOOTTIME, which runs on while a machine sleeps.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shell's parts as the daemon sees them. Each has a real and a fake implementation, same tests."""
+"""The shell's parts as the daemon sees them; each has a real and a fake form with the same tests."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Cluster(Protocol):
     """k3s and kube-vip on this node."""
 
     async def run(self, events: EventSink) -> None:
-        """Bring k3s to the newest order and report `K3sObserved` when it changes, until cancelled."""
+        """Bring k3s to the newest order until cancelled; report `K3sObserved` when it changes."""
 
     def apply(self, order: ClusterOrder) -> None:
         """Replace the order; never blocks."""

@@ -1,4 +1,4 @@
-"""Ledger values as typed records. The wire form is msgpack of these structs; unknown keys are kept out.
+"""Ledger values as typed records. The wire form is msgpack of these structs.
 
 A field may be added with a default; none is ever renamed or removed (version N works with N - 1).
 """

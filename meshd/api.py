@@ -1,0 +1,154 @@
+"""The local API: HTTP/1.1 and JSON over two Unix sockets, never TCP.
+
+`meshd.sock` is root's; `ro.sock` is for the group `meshd`. Everything here only reads, so both
+serve the same paths; what will change something goes on the first alone.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from meshd.errors import MeshdError
+
+
+class Readable(Protocol):
+    """What the daemon lets its users read."""
+
+    def status_json(self) -> bytes: ...
+    def ledger_rows(self, *, author: str | None, prefix: str | None) -> list[dict[str, object]]: ...
+    def history_rows(self, *, after: int) -> list[dict[str, object]]: ...
+    async def history_grew(self, *, after: int) -> None: ...
+    def unready_reason(self) -> str | None: ...
+    def stalled_reason(self) -> str | None: ...
+
+
+def build_app(readable: Readable) -> Starlette:
+    """Return the ASGI application."""
+
+    async def status(_: Request) -> Response:
+        return Response(readable.status_json(), media_type="application/json")
+
+    async def ledger(request: Request) -> Response:
+        rows = readable.ledger_rows(
+            author=request.query_params.get("author"), prefix=request.query_params.get("prefix")
+        )
+        return _object("LedgerEntries", entries=rows)
+
+    async def ledger_get(request: Request) -> Response:
+        key = request.query_params.get("key", "")
+        rows = [row for row in readable.ledger_rows(author=None, prefix=key) if row["key"] == key]
+        return _object("LedgerEntries", entries=rows)
+
+    async def events(request: Request) -> Response:
+        after = request.query_params.get("after", "0")
+        if not after.isdecimal():
+            return JSONResponse({"error": f"after={after!r} is not a number"}, status_code=400)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            stream = _follow(readable, int(after))
+            return StreamingResponse(stream, media_type="text/event-stream")
+        return _object("Events", events=readable.history_rows(after=int(after)))
+
+    return Starlette(
+        routes=[
+            Route("/v1/status", status),
+            Route("/v1/ledger", ledger),
+            Route("/v1/ledger/get", ledger_get),
+            Route("/v1/events", events),
+            Route("/livez", _probe(readable.stalled_reason)),
+            Route("/readyz", _probe(readable.unready_reason)),
+        ]
+    )
+
+
+def open_sockets(run_dir: Path) -> list[socket.socket]:
+    """Return listening sockets at `run_dir`/meshd.sock and ro.sock.
+
+    Raises:
+        MeshdError: they cannot be made.
+    """
+    paths = (run_dir / "meshd.sock", run_dir / "ro.sock")
+    try:
+        run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        sockets = [_listen(paths[0], 0o600), _listen(paths[1], 0o660)]
+        _give_to_group(paths[1], "meshd")
+    except OSError as error:
+        raise MeshdError(
+            "MESH-7001",
+            f"the local API's sockets cannot be made in {run_dir}: {error.strerror or error}",
+            fix="run the daemon as root, or name a writable directory with --run-dir",
+        ) from error
+    return sockets
+
+
+async def serve_api(readable: Readable, sockets: Sequence[socket.socket]) -> None:
+    """Serve on `sockets` until cancelled; then close them and remove their files."""
+    config = Config()
+    config.bind = [f"fd://{sock.fileno()}" for sock in sockets]
+    config.loglevel = "ERROR"
+    config.graceful_timeout = 0.2
+    try:
+        # Hypercorn would catch signals itself without a trigger; the daemon owns them.
+        await serve(build_app(readable), config, shutdown_trigger=_never)  # type: ignore[arg-type]  # Starlette's ASGI types are wider.
+    finally:
+        for sock in sockets:
+            os.unlink(sock.getsockname())  # noqa: PTH108  # Quick, and the loop is ending.
+            sock.close()
+
+
+async def _never() -> None:
+    await trio.sleep_forever()
+
+
+def _listen(path: Path, mode: int) -> socket.socket:
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Nobody can connect before `listen`, so the mode is right before the first client.
+    sock.bind(str(path))
+    path.chmod(mode)
+    sock.listen(64)
+    return sock
+
+
+def _give_to_group(path: Path, group: str) -> None:
+    try:
+        gid = grp.getgrnam(group).gr_gid
+    except KeyError:
+        return  # Without the group the socket stays root's.
+    os.chown(path, -1, gid)
+
+
+def _object(kind: str, **fields: object) -> Response:
+    return JSONResponse({"api_version": "meshd/v1", "kind": kind, **fields})
+
+
+def _probe(reason: Callable[[], str | None]) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        problem = reason()
+        if problem is None:
+            return Response("ok\n", media_type="text/plain")
+        return Response(f"{problem}\n", status_code=503, media_type="text/plain")
+
+    return answer
+
+
+async def _follow(readable: Readable, after: int) -> AsyncIterator[str]:
+    number = after
+    while True:
+        for row in readable.history_rows(after=number):
+            number = max(number, int(str(row["number"])))
+            yield f"id: {number}\ndata: {json.dumps(row)}\n\n"
+        await readable.history_grew(after=number)

@@ -1,0 +1,199 @@
+"""Who this machine is: its Ed25519 key, and the fingerprint that shows whether the disk was cloned.
+
+Invariant: an identity is never overwritten. A state directory whose fingerprint matches no part of
+this machine is set aside by one rename, and a new identity begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from ledger import NodeId, Signer
+from meshd.errors import MeshdError
+
+# What firmware says when its maker wrote nothing; compared in lower case.
+PLACEHOLDERS = frozenset(
+    {
+        "", "0", "none", "default string", "not specified", "not applicable", "unknown",
+        "system serial number", "to be filled by o.e.m.", "123456789",
+        "03000200-0400-0500-0006-000700080009",
+    }
+)  # fmt: skip
+_DMI = Path("/sys/class/dmi/id")
+_DEVICE_TREE_SERIAL = Path("/proc/device-tree/serial-number")
+_NETWORK = Path("/sys/class/net")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A node's keys. `repr` shows no secret."""
+
+    signer: Signer
+    sealing_key: X25519PrivateKey
+    private_key: Ed25519PrivateKey
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.signer.node_id
+
+    def __repr__(self) -> str:
+        return f"Identity({self.node_id})"
+
+
+def load_or_create_identity(state_dir: Path) -> Identity:
+    """Read `identity.key` (32 bytes, 0600), or make it once, whole and durable.
+
+    Raises:
+        MeshdError: the file exists and is no key, or cannot be read or written.
+    """
+    path = state_dir / "identity.key"
+    try:
+        seed = path.read_bytes()
+    except FileNotFoundError:
+        seed = os.urandom(32)
+        _write_whole(path, seed)
+    except OSError as error:
+        raise MeshdError(
+            "MESH-2010", f"{path} cannot be read: {error.strerror}", fix="run the daemon as root"
+        ) from error
+    if len(seed) != 32:
+        raise MeshdError(
+            "MESH-2011",
+            f"{path} holds {len(seed)} bytes, an identity has 32: it is damaged",
+            fix=f"move {state_dir} away: the machine then joins as a new node",
+        )
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    sealing = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"meshd sealing v1").derive(seed)
+    return Identity(
+        signer=Signer(key),
+        sealing_key=X25519PrivateKey.from_private_bytes(sealing),
+        private_key=key,
+    )
+
+
+def node_name_of(hostname: str, public_key: bytes) -> str:
+    """Return the Kubernetes node name: `<hostname>-<8 hex of SHA-256(public key)>`, at most 63.
+
+    A reinstalled machine has another key, hence another name: never a "duplicate node name".
+    """
+    letters = "".join(c if c.isascii() and c.isalnum() else "-" for c in hostname.lower())
+    suffix = hashlib.sha256(public_key).hexdigest()[:8]
+    return f"{letters[:54].strip('-') or 'node'}-{suffix}"
+
+
+def machine_fingerprint(key: bytes, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return sorted keyed hashes of this machine's hardware identifiers; may be empty.
+
+    Args:
+        key: token-derived, so that outsiders cannot test guesses.
+        environment: `MESHD_FINGERPRINT` replaces the hardware's answer (laboratory, containers).
+    """
+    injected = environment.get("MESHD_FINGERPRINT")
+    parts = [f"injected:{injected}"] if injected else list(_hardware_identifiers())
+    return tuple(sorted(hmac.digest(key, part.encode(), "sha256").hex()[:32] for part in parts))
+
+
+def set_aside_if_cloned(state_dir: Path, fingerprint: tuple[str, ...]) -> str | None:
+    """Bind the state to this machine; move a cloned disk's state away.
+
+    Returns:
+        A sentence for the operator if the state was set aside, else None. `state_dir` itself
+        stays (it may be a mount point); its content goes into a folder beside the new files.
+
+    Raises:
+        MeshdError: the state cannot be read or moved.
+    """
+    mark = state_dir / "machine"
+    try:
+        bound = mark.read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        bound = []
+    except (OSError, UnicodeDecodeError) as error:
+        raise MeshdError(
+            "MESH-2012",
+            f"{mark} cannot be read: {error}",
+            fix=f"move {state_dir} away: the machine then joins as a new node",
+        ) from error
+    if not fingerprint:
+        return None  # A machine that says nothing about itself can be bound to nothing.
+    cloned = bool(bound) and not set(bound) & set(fingerprint)
+    aside = None
+    if cloned:
+        aside = state_dir / f"cloned-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+        # `machine` goes last: until then a crash finds a mismatch again and moves the rest.
+        aside.mkdir(mode=0o700)
+        names = sorted(p.name for p in state_dir.iterdir() if not p.name.startswith("cloned-"))
+        for name in [n for n in names if n not in {"lock", "machine"}] + ["machine"]:
+            (state_dir / name).rename(aside / name)
+        _sync_folder(state_dir)
+    if cloned or sorted(bound) != sorted(fingerprint):
+        _write_whole(mark, ("\n".join(fingerprint) + "\n").encode("ascii"))
+    if aside is None:
+        return None
+    return (
+        "the state on this disk belongs to another machine (no hardware identifier matches): "
+        f"it was set aside in {aside}, and this machine has a new identity"
+    )
+
+
+def _hardware_identifiers() -> Iterable[str]:
+    for name in ("product_uuid", "product_serial", "board_serial", "chassis_serial"):
+        yield from _identifier(name, _DMI / name)
+    yield from _identifier("device-tree", _DEVICE_TREE_SERIAL)
+    if not _NETWORK.is_dir():
+        return
+    for interface in sorted(_NETWORK.iterdir()):
+        # Only hardware has a `device`; address type 0 is a permanent address (sysfs-class-net).
+        if (interface / "device").exists() and _read(interface / "addr_assign_type") == "0":
+            yield from _identifier("mac", interface / "address")
+
+
+def _identifier(kind: str, path: Path) -> Iterable[str]:
+    value = _read(path).lower()
+    if value not in PLACEHOLDERS and set(value) - set("0-: .fx"):
+        yield f"{kind}:{value}"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n")
+    except OSError:
+        return ""
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise MeshdError(
+            "MESH-2001",
+            f"{path} cannot be written: {error.strerror}",
+            fix="make the disk writable and free some space, or name another --state-dir",
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

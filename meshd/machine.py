@@ -1,0 +1,114 @@
+"""What this machine can say about itself: its node address, memory and cores.
+
+The node address is what k3s and etcd are reached at. Once k3s has started with one it must not
+change (etcd refuses a member whose address moved), so it is frozen by whoever starts k3s.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ifaddr
+
+IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+# Interfaces that containers, pods or meshd itself make; their addresses are no node's.
+_NOT_OURS = ("lo", "docker", "cni", "flannel", "veth", "br-", "virbr", "kube-", "meshd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interface:
+    """A network interface and its addresses with their prefix lengths."""
+
+    name: str
+    addresses: tuple[IPInterface, ...]
+
+
+def read_interfaces() -> tuple[Interface, ...]:
+    """Return the interfaces that a node address may be taken from, in the kernel's order."""
+    found = []
+    for adapter in ifaddr.get_adapters():
+        if adapter.nice_name.startswith(_NOT_OURS):
+            continue
+        addresses = []
+        for ip in adapter.ips:
+            text = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
+            address = ipaddress.ip_interface(f"{text.partition('%')[0]}/{ip.network_prefix}")
+            if not (address.is_link_local or address.is_loopback or address.is_multicast):
+                addresses.append(address)
+        found.append(Interface(name=adapter.nice_name, addresses=tuple(addresses)))
+    return tuple(found)
+
+
+def choose_node_ip(
+    interfaces: Iterable[Interface],
+    *,
+    wanted: str | None,
+    vip: str | None,
+    default_route: str | None,
+) -> str | None:
+    """Return the address that k3s shall use, or None if there is none yet.
+
+    In this order: the interface the operator named; the one on the VIP's subnet; the one that
+    the default route uses; the first. Never the VIP itself.
+
+    Args:
+        interfaces: candidates, as `read_interfaces` returns them.
+        wanted: `p2p.meshd.interface`.
+        vip: `kubevip.eip`.
+        default_route: name of the interface that holds the default route.
+    """
+    vip_address = ipaddress.ip_address(vip) if vip else None
+    usable = [
+        (interface.name, address)
+        for interface in interfaces
+        for address in interface.addresses
+        if address.ip != vip_address
+    ]
+    if wanted is not None:
+        usable = [(name, address) for name, address in usable if name == wanted]
+
+    def preference(item: tuple[str, IPInterface]) -> tuple[bool, bool, bool]:
+        name, address = item
+        on_vip_subnet = vip_address is not None and vip_address in address.network
+        return (not on_vip_subnet, name != default_route, address.version == 6)
+
+    best = min(usable, key=preference, default=None)  # Stable: the kernel's order decides ties.
+    return str(best[1].ip) if best else None
+
+
+def default_route_interface(routes: str) -> str | None:
+    """Return the interface of the IPv4 default route in the text of /proc/net/route, if any."""
+    rows = [line.split() for line in routes.splitlines()[1:]]
+    defaults = [
+        (int(row[6]), row[0]) for row in rows if len(row) > 7 and row[1] == row[7] == "0" * 8
+    ]
+    return min(defaults)[1] if defaults else None
+
+
+def read_node_ip(*, wanted: str | None, vip: str | None) -> str | None:
+    """Return `choose_node_ip` for this machine as it is now."""
+    routes = Path("/proc/net/route").read_text(encoding="ascii")
+    return choose_node_ip(
+        read_interfaces(), wanted=wanted, vip=vip, default_route=default_route_interface(routes)
+    )
+
+
+def memory_mib() -> int:
+    """Return the physical memory in MiB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1024 * 1024)
+
+
+def cpu_count() -> int:
+    """Return the processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def ip_of_multiaddrs(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Return the IP addresses in `addresses` (multiaddrs), in order, without repetition."""
+    ips = [part[2] for part in (a.split("/") for a in addresses) if part[1:2] in (["ip4"], ["ip6"])]
+    return tuple(dict.fromkeys(ips))
