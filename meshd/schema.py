@@ -67,6 +67,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             ca_hash=self.ca_hash,
             token_commitment=self.token_commitment,
             fingerprint=self.fingerprint,
+            name=self.name,
         )
 
 

@@ -1,5 +1,47 @@
 """Who does what: the electorate, genesis (one Paxos log), and the ranking. Pure."""
 
+from roles._election import NotYet, Ranking, Refusal, elect, rank
+from roles._electorate import Electorate, Halt, electorate
+from roles._genesis import Genesis
+from roles._state import (
+    SLOTS,
+    Effect,
+    GenesisPhase,
+    GenesisState,
+    Problem,
+    Publish,
+    Record,
+    Reject,
+    SendTo,
+    Slot,
+    SlotState,
+)
 from roles._types import Bounds, Candidate, ClusterPlan, RoleWish, Seat
 
-__all__ = ["Bounds", "Candidate", "ClusterPlan", "RoleWish", "Seat"]
+__all__ = [
+    "SLOTS",
+    "Bounds",
+    "Candidate",
+    "ClusterPlan",
+    "Effect",
+    "Electorate",
+    "Genesis",
+    "GenesisPhase",
+    "GenesisState",
+    "Halt",
+    "NotYet",
+    "Problem",
+    "Publish",
+    "Ranking",
+    "Record",
+    "Refusal",
+    "Reject",
+    "RoleWish",
+    "Seat",
+    "SendTo",
+    "Slot",
+    "SlotState",
+    "elect",
+    "electorate",
+    "rank",
+]

@@ -53,6 +53,12 @@ class Candidate:
     ca_hash: str  # Hex SHA-256 of the candidate's server-ca.crt.
     token_commitment: str  # Hex SHA-256 of the candidate's server token.
     fingerprint: tuple[str, ...]  # Keyed hashes of hardware identifiers.
+    name: str = ""  # As operators call it; the node name if empty.
+
+    @property
+    def shown(self) -> str:
+        """The name people know it by."""
+        return self.name or self.node_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,187 @@
+"""Rank the candidates and draw up the plan of a generation. Pure, total, order-independent.
+
+This selects, it does not agree: two nodes with different views draw different plans, and the CLAIM
+slot of the decision log (`roles._genesis`) decides which one counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ledger import NodeId
+from roles._types import Candidate, ClusterPlan, Seat
+
+SERVER_MEMORY_MIN_MIB = 1843
+"""1.8 GiB: what machines sold with 2 GiB report, and what k3s asks of a server (docs.k3s.io)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a node gets no seat."""
+
+    node: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """No plan can be drawn up: what is missing, and who was refused."""
+
+    reason: str
+    refused: tuple[Refusal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Who may hold a seat, best first, and why the others may not."""
+
+    eligible: tuple[Candidate, ...]
+    refused: tuple[Refusal, ...]
+
+    def explain(self, node: NodeId, *, control_plane: int) -> str:
+        """Return in words what `node` becomes and why."""
+        for refusal in self.refused:
+            if refusal.node == node:
+                return f"worker: {refusal.reason}"
+        for place, candidate in enumerate(self.eligible, start=1):
+            if candidate.node == node:
+                return _place(candidate, place, control_plane)
+        return "not a candidate: nothing is known of it"
+
+
+def rank(
+    candidates: Sequence[Candidate],
+    *,
+    control_plane: int,
+    failed_before: Collection[NodeId] = (),
+) -> Ranking:
+    """Order those who may hold a seat.
+
+    Wish first (control plane before automatic), then memory, cores and node id; members of an
+    abandoned plan, `failed_before`, come last of all. Cluster-critical settings must be equal on
+    all servers, so only the largest group of equal settings is eligible; of two equally large
+    ones, that of the best-ranked candidate.
+    """
+    refused = []
+    fit = []
+    for candidate in sorted(candidates, key=lambda c: c.node):
+        reason = _unfit(candidate, control_plane)
+        if reason is None:
+            fit.append(candidate)
+        else:
+            refused.append(Refusal(candidate.node, reason))
+    ordered = sorted(fit, key=lambda c: _merit(c, failed_before))
+    chosen = largest_settings_group(ordered)
+    for candidate in ordered:
+        if candidate.settings_hash != chosen:
+            size = sum(1 for other in ordered if other.settings_hash == chosen)
+            reason = (
+                f"its cluster-critical k3s settings ({candidate.settings_hash[:8]}) differ from "
+                f"those of the {size} that agree ({(chosen or '')[:8]})"
+            )
+            refused.append(Refusal(candidate.node, reason))
+    return Ranking(
+        eligible=tuple(c for c in ordered if c.settings_hash == chosen),
+        refused=tuple(sorted(refused, key=lambda refusal: refusal.node)),
+    )
+
+
+def elect(
+    candidates: Sequence[Candidate],
+    *,
+    control_plane: int,
+    generation: int,
+    cluster_id: str,
+    network: Literal["lan", "overlay"],
+    vip: str | None,
+    failed_before: Collection[NodeId] = (),
+) -> ClusterPlan | NotYet:
+    """Return the plan these candidates make, or what it lacks.
+
+    Args:
+        candidates: those present, in any order; all of the same bounds.
+        control_plane: how many seats; all of them must be filled.
+        generation: from 1.
+        cluster_id: 32 hex digits, random, new for each plan.
+        network: how the members reach one another.
+        vip: the virtual address, or None.
+        failed_before: members of an abandoned plan; they rank last.
+    """
+    ranking = rank(candidates, control_plane=control_plane, failed_before=failed_before)
+    if len(ranking.eligible) < control_plane:
+        return NotYet(_shortage(candidates, ranking, control_plane), ranking.refused)
+    members = ranking.eligible[:control_plane]
+    first = members[0]
+    return ClusterPlan(
+        cluster_id=cluster_id,
+        generation=generation,
+        initialiser=first.node,
+        seats=tuple(Seat(node=c.node, node_name=c.node_name, node_ip=c.node_ip) for c in members),
+        network=network,
+        settings_hash=first.settings_hash,
+        ca_hash=first.ca_hash,
+        token_commitment=first.token_commitment,
+        vip=vip,
+    )
+
+
+def largest_settings_group(ranked: Sequence[Candidate]) -> str | None:
+    """Return the settings hash most of `ranked` have; of equals, that of the best-ranked one."""
+    sizes: dict[str, int] = {}
+    for candidate in ranked:
+        sizes[candidate.settings_hash] = sizes.get(candidate.settings_hash, 0) + 1
+    # `max` returns the first of equals, and a dict keeps the order of ranking.
+    return max(sizes, key=lambda settings_hash: sizes[settings_hash], default=None)
+
+
+def _unfit(candidate: Candidate, control_plane: int) -> str | None:
+    """Return why the candidate can hold no seat whatever the others are, or None."""
+    if candidate.wish in ("worker", "none"):
+        return f"its role is set to {candidate.wish}"
+    if not candidate.node_ip:
+        return "it has no usable address"
+    if not candidate.may_vote:
+        return "its token does not allow it to vote"
+    if candidate.bounds.control_plane != control_plane:
+        found = candidate.bounds.control_plane
+        return f"it is set up for a control plane of {found}, not {control_plane}"
+    if not candidate.direct:
+        return "the others reach it through a relay only"
+    if candidate.wish == "auto" and candidate.memory_mib < SERVER_MEMORY_MIN_MIB:
+        return (
+            f"it has {candidate.memory_mib} MiB of memory, a server needs {SERVER_MEMORY_MIN_MIB}"
+        )
+    return None
+
+
+def _merit(
+    candidate: Candidate, failed_before: Collection[NodeId]
+) -> tuple[bool, bool, int, int, NodeId]:
+    """Sort key, best first."""
+    return (
+        candidate.node in failed_before,
+        candidate.wish != "control-plane",
+        -candidate.memory_mib,
+        -candidate.cpus,
+        candidate.node,
+    )
+
+
+def _place(candidate: Candidate, place: int, control_plane: int) -> str:
+    measure = f"{candidate.memory_mib} MiB, {candidate.cpus} cores"
+    if place == 1:
+        return f"control plane, initialiser: ranked first ({measure})"
+    if place <= control_plane:
+        return f"control plane: ranked {place} of {control_plane} seats ({measure})"
+    return f"worker: ranked {place}, and there are {control_plane} seats ({measure})"
+
+
+def _shortage(candidates: Sequence[Candidate], ranking: Ranking, control_plane: int) -> str:
+    """Say how many servers are there, and why those present do not do."""
+    names = {candidate.node: candidate.shown for candidate in candidates}
+    there = ", ".join(candidate.shown for candidate in ranking.eligible)
+    why = "".join(f"; {names[refusal.node]}: {refusal.reason}" for refusal in ranking.refused)
+    found = f"{len(ranking.eligible)} of {control_plane} servers found"
+    return f"{found} ({there}){why}" if there else f"{found}{why}"

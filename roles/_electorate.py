@@ -1,0 +1,208 @@
+"""Who votes. Every rule here can only take a vote away, so a wrong view costs time, never safety.
+
+The safety argument needs fewer than 2 x quorum identities that ever vote and that each voter keeps
+its memory until DONE (docs/genesis.md); these rules notice when either no longer holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ledger import NodeId
+from roles._election import Refusal, largest_settings_group
+from roles._types import Bounds, Candidate
+
+HaltReason = Literal["too-many-voters", "settings-mismatch", "equivocation", "lost-memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Why this node does not vote, with its stable code and what would mend it."""
+
+    reason: HaltReason
+    code: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Electorate:
+    """The voters one node recognises, itself included if it votes."""
+
+    voters: tuple[NodeId, ...]  # Sorted; known, present or not.
+    excluded: tuple[Refusal, ...]  # Known and willing, but not counted.
+    halt: Halt | None  # Why this node itself must not vote.
+
+
+def electorate(
+    candidates: Sequence[Candidate],
+    *,
+    me: NodeId,
+    bounds: Bounds,
+    has_voted: bool,
+    present: Collection[NodeId],
+    proven_faulty: Collection[NodeId] = (),
+    settings_matter: bool = True,
+) -> Electorate:
+    """Return who votes as far as this node can tell.
+
+    Args:
+        candidates: everyone ever known, this node included, in any order.
+        me: this node.
+        bounds: this node's bounds.
+        has_voted: whether this node's journal holds a vote.
+        present: the peers connected now; only they count for the settings most have.
+        proven_faulty: those who signed two values for one ballot.
+        settings_matter: False once CLAIM is decided; the plan then says which settings count.
+    """
+    willing = sorted((c for c in candidates if is_willing(c)), key=lambda c: c.node)
+    here = [c for c in willing if c.node == me or c.node in present]
+    same = [c for c in here if c.bounds == bounds]
+    settings = largest_settings_group(same) if settings_matter else None
+    reasons = {
+        c.node: _exclusion(c, willing, bounds=bounds, faulty=proven_faulty, settings=settings)
+        for c in willing
+    }
+    voters = tuple(node for node, reason in reasons.items() if reason is None)
+    halts = (
+        _equivocated(me, proven_faulty),
+        _outnumbered(willing, bounds),
+        _too_many(willing, bounds),
+        None if has_voted else _lost_memory(me, willing),
+        _odd_settings(me, same, settings),
+    )
+    return Electorate(
+        voters=voters,
+        excluded=tuple(Refusal(node, reason) for node, reason in reasons.items() if reason),
+        halt=next((halt for halt in halts if halt is not None), None),
+    )
+
+
+def is_willing(candidate: Candidate) -> bool:
+    """Whether its token and its wish let this machine vote."""
+    return candidate.may_vote and candidate.wish in ("auto", "control-plane")
+
+
+def machines(willing: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Group identities by machine: two that share a hardware identifier are one machine."""
+    groups: list[list[Candidate]] = []
+    for candidate in sorted(willing, key=lambda c: c.node):
+        marks = set(candidate.fingerprint)
+        joined = [g for g in groups if any(marks & set(other.fingerprint) for other in g)]
+        groups = [g for g in groups if g not in joined]
+        groups.append([*(member for g in joined for member in g), candidate])
+    return groups
+
+
+def _twins(candidate: Candidate, willing: Sequence[Candidate]) -> list[Candidate]:
+    group = next(g for g in machines(willing) if candidate in g)
+    return [other for other in group if other.node != candidate.node]
+
+
+def _exclusion(
+    candidate: Candidate,
+    willing: Sequence[Candidate],
+    *,
+    bounds: Bounds,
+    faulty: Collection[NodeId],
+    settings: str | None,
+) -> str | None:
+    """Return why this node does not count the candidate's votes, or None."""
+    if candidate.node in faulty:
+        return "it signed two values for one ballot"
+    if candidate.bounds != bounds:
+        return f"it is set up for {_in_words(candidate.bounds)}, not {_in_words(bounds)}"
+    twins = _twins(candidate, willing)
+    if twins:
+        # Which of the two still remembers its votes cannot be seen from here, so neither counts.
+        names = ", ".join(twin.shown for twin in twins)
+        return f"the same machine is known under another identity ({names})"
+    if settings is not None and candidate.settings_hash != settings:
+        return (
+            f"its cluster-critical k3s settings ({candidate.settings_hash[:8]}) differ from "
+            f"those most have ({settings[:8]})"
+        )
+    return None
+
+
+def _in_words(bounds: Bounds) -> str:
+    return (
+        f"{bounds.nodes_max} machines, quorum {bounds.quorum}, control plane {bounds.control_plane}"
+    )
+
+
+def _equivocated(me: NodeId, faulty: Collection[NodeId]) -> Halt | None:
+    if me not in faulty:
+        return None
+    return Halt(
+        "equivocation",
+        "MESH-4006",
+        "this node's identity signed two values for one ballot: its key is in use twice",
+        "stop the other machine with this disk or key, then give both new identities",
+    )
+
+
+def _outnumbered(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
+    """Of several groups with different bounds only one that is larger than every other goes on."""
+    sizes: dict[Bounds, int] = {}
+    for candidate in willing:
+        sizes[candidate.bounds] = sizes.get(candidate.bounds, 0) + 1
+    ours = sizes.pop(bounds, 0)
+    rivals = sorted(other for other, size in sizes.items() if size >= max(ours, 1))
+    if not rivals:
+        return None
+    others = [c.shown for c in willing if c.bounds == rivals[0]]
+    return Halt(
+        "settings-mismatch",
+        "MESH-4002",
+        f"this node is set up for {_in_words(bounds)}; {', '.join(others)} for "
+        f"{_in_words(rivals[0])}: they never vote together",
+        "give all machines the same token and the same p2p.auto.ha and p2p.meshd.nodes_max",
+    )
+
+
+def _too_many(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
+    found = machines([c for c in willing if c.bounds == bounds])
+    if len(found) < 2 * bounds.quorum:
+        return None
+    names = ", ".join(sorted(group[0].shown for group in found))
+    return Halt(
+        "too-many-voters",
+        "MESH-4001",
+        f"{len(found)} machines may vote ({names}), and a quorum of {bounds.quorum} is safe among "
+        f"{2 * bounds.quorum - 1} at most",
+        f"make a token for more machines (meshd token new --nodes {len(found)}), or give "
+        "the additional ones a join token or p2p.role: worker",
+    )
+
+
+def _lost_memory(me: NodeId, willing: Sequence[Candidate]) -> Halt | None:
+    myself = next((c for c in willing if c.node == me), None)
+    twins = _twins(myself, willing) if myself is not None else []
+    if not twins:
+        return None
+    names = ", ".join(f"{twin.shown} {twin.node[-8:]}" for twin in twins)
+    return Halt(
+        "lost-memory",
+        "MESH-4004",
+        f"this machine was known before as {names}, and may have voted; it no longer knows how",
+        "nothing is needed if enough others vote; otherwise put its old disk back, or start all "
+        "machines afresh with a new token",
+    )
+
+
+def _odd_settings(me: NodeId, same: Sequence[Candidate], settings: str | None) -> Halt | None:
+    myself = next((c for c in same if c.node == me), None)
+    if myself is None or settings is None or myself.settings_hash == settings:
+        return None
+    agree = ", ".join(c.shown for c in same if c.settings_hash == settings)
+    return Halt(
+        "settings-mismatch",
+        "MESH-4003",
+        f"this node's cluster-critical k3s settings ({myself.settings_hash[:8]}) differ from those "
+        f"of {agree} ({settings[:8]})",
+        "make k3s.args equal on all machines that may become servers (compare with "
+        "`meshd config show` there)",
+    )
