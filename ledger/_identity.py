@@ -50,6 +50,7 @@ class Signer:
         return self._key.sign(data)
 
 
+@lru_cache(maxsize=8192)
 def node_id_of(public_key: bytes) -> NodeId:
     """Return the node id of a 32-byte Ed25519 public key."""
     assert len(public_key) == 32
