@@ -1,1 +1,6 @@
-"""Under construction."""
+"""k3s and kube-vip on this node: what they are told, how they are run, what they say themselves."""
+
+from meshd.cluster.paths import K3sPaths
+from meshd.cluster.secrets import CandidateSecrets, prepare_secrets
+
+__all__ = ["CandidateSecrets", "K3sPaths", "prepare_secrets"]

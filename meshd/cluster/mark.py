@@ -1,0 +1,156 @@
+"""Whose cluster the files of k3s on this disk belong to, and when that forbids starting k3s.
+
+Invariant: server files without meshd's mark, or with the mark of another cluster, are never started
+and never deleted. The mark is written before k3s' first start, in the folder that carries the
+database, so that setting the folder aside by one rename takes the mark along.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from meshd.cluster.paths import K3sPaths
+from meshd.cluster.whole_file import make_folder, write_whole
+from roles import ClusterPlan
+
+MARK_NAME = "meshd-cluster.json"
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """Which cluster a folder of k3s belongs to.
+
+    `begun` says that the database was seen: from then on its absence is a loss, not a beginning.
+    `held` are the users' manifests that wait for the cluster to be formed.
+    """
+
+    cluster_id: str
+    generation: int
+    node_name: str
+    node_ip: str | None  # etcd knows a server by its address for life.
+    begun: bool = False
+    held: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """What lies in k3s' folders. A mark is None if there is none, "damaged" if it cannot be read."""
+
+    server_mark: Mark | Literal["damaged"] | None
+    agent_mark: Mark | Literal["damaged"] | None
+    has_etcd: bool
+    has_sqlite: bool
+    has_server_files: bool  # An authority, token or database: k3s was a server here, or was to be.
+    has_agent_files: bool
+
+
+def read_disk(paths: K3sPaths) -> Disk:
+    """Look at k3s' folders.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    has_etcd, has_sqlite = paths.etcd_log.is_dir(), paths.sqlite.exists()
+    traces = (paths.tls / "server-ca.crt", paths.server / "token", paths.server / "cred")
+    return Disk(
+        server_mark=_read_mark(paths.server),
+        agent_mark=_read_mark(paths.agent),
+        has_etcd=has_etcd,
+        has_sqlite=has_sqlite,
+        has_server_files=has_etcd or has_sqlite or any(trace.exists() for trace in traces),
+        has_agent_files=(paths.agent / "client-kubelet.crt").exists(),
+    )
+
+
+def write_mark(folder: Path, mark: Mark) -> None:
+    """Mark k3s' `server` or `agent` folder, durably.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    make_folder(folder, mode=0o700)  # As k3s makes it.
+    write_whole(folder / MARK_NAME, msgspec.json.encode(mark) + b"\n")
+
+
+def objection(
+    disk: Disk,
+    *,
+    plan: ClusterPlan,
+    seat: Literal["initialiser", "server", "worker"],
+    formed: bool,
+    node_name: str,
+    node_ip: str | None,
+) -> str | None:
+    """Return why k3s must not be started on this disk, as a sentence with its remedy, or None."""
+    for mark, present in (
+        (disk.server_mark, disk.has_server_files),
+        (disk.agent_mark, disk.has_agent_files),
+    ):
+        reason = _foreign(mark, present=present, plan=plan, node_name=node_name, node_ip=node_ip)
+        if reason is not None:
+            return reason
+    if disk.has_sqlite and not disk.has_etcd:
+        return (
+            "k3s' server folder holds an SQLite database, which k3s would turn into a cluster of "
+            "its own: move it away if it is not needed"
+        )
+    if seat == "worker" and disk.has_etcd:
+        return (
+            "this node is to be a worker, but its disk holds a member's database of the cluster: "
+            "move k3s' server folder away once the member was removed"
+        )
+    mark = disk.server_mark
+    lost = isinstance(mark, Mark) and mark.begun and not disk.has_etcd
+    if seat == "initialiser" and lost and (not formed or len(plan.seats) == 1):
+        return (
+            "the cluster was started on this node and its database is gone: restore it from a "
+            "backup or a snapshot; an empty one would be a second cluster"
+        )
+    return None
+
+
+def _foreign(
+    mark: Mark | Literal["damaged"] | None,
+    *,
+    present: bool,
+    plan: ClusterPlan,
+    node_name: str,
+    node_ip: str | None,
+) -> str | None:
+    if mark == "damaged":
+        return f"meshd's mark {MARK_NAME} in k3s' folder cannot be read: restore it from a backup"
+    if mark is None:
+        if not present:
+            return None
+        return (
+            "k3s' folder on this node belongs to a cluster that meshd did not make, which is left "
+            "alone: uninstall that k3s, or move its folder away, to let this node join"
+        )
+    if mark.cluster_id != plan.cluster_id:
+        return (
+            f"k3s' folder on this node belongs to cluster {mark.cluster_id[:8]}, not to "
+            f"{plan.cluster_id[:8]}: move it away if that cluster is no longer needed"
+        )
+    if mark.node_name != node_name:
+        return (
+            f"k3s ran here as node {mark.node_name}, and this node is now {node_name}: move k3s' "
+            "folder away and remove the old node, then this one joins afresh"
+        )
+    if None not in (node_ip, mark.node_ip) and mark.node_ip != node_ip:
+        return (
+            f"this node's address was {mark.node_ip} when k3s first started and is now {node_ip}: "
+            f"give it {mark.node_ip} back"
+        )
+    return None
+
+
+def _read_mark(folder: Path) -> Mark | Literal["damaged"] | None:
+    try:
+        return msgspec.json.decode((folder / MARK_NAME).read_bytes(), type=Mark)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError:  # Of which ValidationError is a kind.
+        return "damaged"

@@ -1,0 +1,193 @@
+"""What k3s is told, as a pure function of the order: one drop-in file, a command line, an environment.
+
+Invariants: the drop-in says exactly one of `cluster-init` and `server`; tokens are named by file,
+never inline; no other file, flag or variable may say where k3s belongs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from meshd.cluster.paths import API_PORT, K3sPaths
+from meshd.config.schema import K3sArguments, Settings
+from meshd.events import ClusterOrder
+
+# What decides which cluster k3s belongs to, who it is there, and where meshd finds it. k3s lets
+# later files, flags and variables win over earlier ones (k3s pkg/configfilearg/parser.go).
+RESERVED = (
+    "agent-token", "agent-token-file", "c", "cluster-init", "cluster-reset",
+    "cluster-reset-restore-path", "config", "d", "data-dir", "datastore-endpoint",
+    "disable-apiserver", "disable-etcd", "https-listen-port", "i", "node-ip", "node-name", "s",
+    "server", "supervisor-port", "t", "token", "token-file", "with-node-id",
+)  # fmt: skip
+_RESERVED_VARIABLES = frozenset(
+    ["K3S_URL", "K3S_CONFIG_FILE"]
+    + [f"K3S_{flag.upper().replace('-', '_')}" for flag in RESERVED if len(flag) > 1]
+)
+_DEFAULT_PATHS = K3sPaths()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """This node, as far as k3s must be told.
+
+    Args:
+        flannel_interface: set only if the first address on it is `node_ip`, because flannel takes
+            the first one (k3s pkg/agent/flannel/flannel.go, LookupExtInterface).
+        environment: what k3s inherits.
+    """
+
+    node_name: str
+    node_ip: str | None
+    flannel_interface: str | None
+    binary: Path
+    paths: K3sPaths
+    token_file: Path
+    agent_token_file: Path
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How k3s is run.
+
+    Args:
+        incarnation: a k3s running as another one is stopped first; one running as this one is left
+            alone, whatever its arguments were when it started.
+        needs: paths without which k3s must not be started.
+    """
+
+    incarnation: str
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    needs: tuple[Path, ...]
+
+
+def mode_of(order: ClusterOrder) -> Literal["server", "agent"]:
+    """Return k3s' subcommand for the order's seat."""
+    return "agent" if order.seat == "worker" else "server"
+
+
+def arguments_of(order: ClusterOrder, settings: Settings) -> K3sArguments:
+    """Return what the user adds to k3s for the order's seat."""
+    return settings.k3s_agent if order.seat == "worker" else settings.k3s
+
+
+def conflict(arguments: K3sArguments, files: Iterable[tuple[str, Iterable[str]]]) -> str | None:
+    """Return why the user's own settings of k3s cannot stand beside meshd's, or None.
+
+    Args:
+        arguments: `k3s.*` or `k3s-agent.*`.
+        files: (path, keys) of k3s' other configuration files.
+    """
+    for argument in arguments.args:
+        flag = argument.partition("=")[0].lstrip("-")
+        if argument.startswith("-") and flag in RESERVED:
+            return f"k3s.args has --{flag}, which meshd decides: remove it"
+    for name, _ in arguments.env:
+        if name in _RESERVED_VARIABLES:
+            return f"k3s.env has {name}, which meshd decides: remove it"
+    for path, keys in files:
+        for key in keys:
+            if key.removesuffix("+") in RESERVED:
+                return f"{path} has {key}, which meshd decides: remove it"
+    return None
+
+
+def drop_in(order: ClusterOrder, settings: Settings, machine: Machine) -> bytes:
+    """Return the content of `config.yaml.d/50-meshd.yaml` for a node that has a seat."""
+    assert order.plan is not None
+    worker = order.seat == "worker"
+    says: dict[str, object] = {
+        "node-name": machine.node_name,
+        "token-file": str(machine.agent_token_file if worker else machine.token_file),
+    } | origin(order, machine.node_ip)
+    if machine.node_ip is not None:
+        says["node-ip"] = machine.node_ip
+    if machine.flannel_interface is not None and not _says(
+        arguments_of(order, settings), "flannel-iface"
+    ):
+        says["flannel-iface"] = machine.flannel_interface
+    if settings.labels:
+        says["node-label+"] = [f"{key}={value}" for key, value in settings.labels]
+    if not worker:
+        says["agent-token-file"] = str(machine.agent_token_file)
+        if order.plan.vip is not None:
+            says["tls-san+"] = [order.plan.vip]
+        if settings.k3s.embedded_registry:
+            says["embedded-registry"] = True
+    if machine.paths.data_dir != _DEFAULT_PATHS.data_dir:
+        says["data-dir"] = str(machine.paths.data_dir)
+    if machine.paths.config_dir != _DEFAULT_PATHS.config_dir and not worker:
+        says["write-kubeconfig"] = str(machine.paths.kubeconfig)
+    text = yaml.safe_dump(says, sort_keys=True)
+    return f"# Written by meshd; changes are overwritten.\n{text}".encode()
+
+
+def origin(order: ClusterOrder, node_ip: str | None) -> dict[str, object]:
+    """Return the one of `cluster-init` and `server` that holds for this order.
+
+    Once formed, the initialiser too is told to join another member: should its database be lost,
+    k3s then joins instead of starting a second cluster. With no other member it stays
+    `cluster-init`, and `launch` makes the database a condition of the start.
+    """
+    plan = order.plan
+    assert plan is not None
+    if order.seat == "initialiser" and not order.formed:
+        return {"cluster-init": True}
+    # Never ourselves nor the VIP, which may be ours: k3s would find only itself and start anew.
+    known = order.join or tuple(seat.node_ip for seat in plan.seats)
+    others = [address for address in known if address not in (node_ip, plan.vip)]
+    if others:
+        return {"server": url_of(others[0])}
+    assert order.seat == "initialiser", "the core orders a join only with an address"
+    return {"cluster-init": True}
+
+
+def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: bool) -> Launch:
+    """Return how k3s is to be run; `begun`: the database was seen on this disk."""
+    assert order.plan is not None
+    arguments = arguments_of(order, settings)
+    mode = mode_of(order)
+    environment = {
+        name: value
+        for name, value in machine.environment.items()
+        if not name.startswith(("K3S_", "MESHD_", "LISTEN_", "NOTIFY_"))
+    } | dict(arguments.env)
+    if machine.paths.config_dir != _DEFAULT_PATHS.config_dir:
+        environment["K3S_CONFIG_FILE"] = str(machine.paths.config)
+    initialises = "cluster-init" in origin(order, machine.node_ip)
+    return Launch(
+        incarnation=f"{order.plan.cluster_id}/{mode}",
+        argv=(str(machine.binary), mode, *arguments.args),
+        environment=tuple(sorted(environment.items())),
+        needs=(machine.paths.etcd_log,) if initialises and (begun or order.formed) else (),
+    )
+
+
+def url_of(address: str, port: int = API_PORT) -> str:
+    """Return the https URL of an IPv4 or IPv6 address."""
+    return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
+
+
+def joining_token(*, ca_hash: str, user: Literal["server", "node"], password: str) -> str:
+    """Return k3s' full token, which trusts only the cluster whose authority has that hash."""
+    return f"K10{ca_hash}::{user}:{password}"
+
+
+def runs_agent(arguments: K3sArguments) -> bool:
+    """Whether a server also runs pods and has a Node object."""
+    return not _says(arguments, "disable-agent")
+
+
+def _says(arguments: K3sArguments, flag: str) -> bool:
+    return any(
+        argument.lstrip("-").partition("=")[0] == flag
+        for argument in arguments.args
+        if argument.startswith("-")
+    )
