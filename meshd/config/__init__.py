@@ -1,1 +1,39 @@
-"""Under construction."""
+"""Configuration: cloud-config files and the token become `Settings`, or errors with their place."""
+
+from meshd.config.load import load_settings
+from meshd.config.naming import derive
+from meshd.config.schema import (
+    Capability,
+    Finding,
+    K3sArguments,
+    KubeVip,
+    Network,
+    Origin,
+    Settings,
+)
+from meshd.config.token import (
+    Token,
+    decode_token,
+    encode_token,
+    join_token,
+    new_token,
+    parse_token,
+)
+
+__all__ = [
+    "Capability",
+    "Finding",
+    "K3sArguments",
+    "KubeVip",
+    "Network",
+    "Origin",
+    "Settings",
+    "Token",
+    "decode_token",
+    "derive",
+    "encode_token",
+    "join_token",
+    "load_settings",
+    "new_token",
+    "parse_token",
+]

@@ -5,10 +5,13 @@ Past this module no setting is in doubt: every value was checked, and its origin
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from meshd.config.critical import critical_settings
 from roles import Bounds, RoleWish
 
 Capability = Literal["vote", "join", "relay"]
@@ -63,6 +66,7 @@ class KubeVip:
     lease_duration_s: int = 5
     renew_deadline_s: int = 3
     retry_period_s: int = 1
+    own: tuple[tuple[str, str | int | bool], ...] = ()  # kube-vip's other settings, by its names.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,15 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"]
     findings: tuple[Finding, ...]
 
+    def critical_settings(self) -> tuple[tuple[str, str], ...]:
+        """Return what must be equal on all servers, as (k3s flag, canonical value), sorted."""
+        return critical_settings(
+            self.k3s.args,
+            embedded_registry=self.k3s.embedded_registry,
+            external_db=self.external_db,
+        )
+
     def settings_hash(self) -> str:
-        """Return the hex hash of what must be equal on all servers (k3s' CriticalControlArgs)."""
-        raise NotImplementedError
+        """Return the SHA-256 of `critical_settings`, in hex."""
+        content = json.dumps(self.critical_settings()).encode()
+        return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,141 @@
+"""How many may vote and how many must agree: what token and file say together.
+
+Every machine must come to the same numbers (docs/genesis.md), so a file that contradicts its token
+is an error that names both, and never a compromise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from meshd.config import keys
+from meshd.config.check import Checked
+from meshd.config.keys import Key
+from meshd.config.schema import Finding
+from meshd.config.token import Token
+from meshd.errors import ConfigError
+from roles import Bounds
+
+
+def decide_bounds(token: Token, checked: Checked) -> tuple[Bounds, tuple[Finding, ...]]:
+    """Return the network's bounds, and what the operator should know about them.
+
+    Raises:
+        ConfigError: token and file contradict each other, or the file leaves a control plane of 1
+            without a number of machines.
+    """
+    if token.bounds is None:
+        return _from_file(checked)
+    return _stricter(token.bounds, checked), ()
+
+
+def _control_plane_in_file(checked: Checked) -> int | None:
+    """Return the control plane's size as the file has it, or None if it says nothing.
+
+    `master_nodes` counts those besides the first, and means high availability unless `ha.enable`
+    is false (provider-kairos, internal/provider/config/config.go).
+    """
+    masters = checked.get(keys.MASTER_NODES)
+    enabled = checked.get(keys.HA_ENABLE)
+    if enabled is False:
+        return 1
+    return None if masters is None else 1 + masters
+
+
+def _from_file(checked: Checked) -> tuple[Bounds, tuple[Finding, ...]]:
+    control_plane = _control_plane_in_file(checked) or 1
+    nodes_max = checked.get(keys.NODES_MAX)
+    least = checked.get(keys.MINIMUM_NODES) or 0
+    findings = []
+    if control_plane % 2 == 0:
+        findings.append(
+            Finding(
+                code="MESH-1032",
+                origin=checked.origin(keys.MASTER_NODES),
+                message=f"a control plane of {control_plane} survives no more losses than one of "
+                f"{control_plane - 1}",
+                fix=f"set {keys.MASTER_NODES.path} to {control_plane - 2} or {control_plane} "
+                "(it counts control-plane nodes besides the first)",
+            )
+        )
+    if nodes_max is not None:
+        _check_reachable(nodes_max, "p2p.meshd.nodes_max", control_plane, least, checked)
+        bounds = Bounds.bounded(control_plane=control_plane, nodes_max=nodes_max)
+        return replace(bounds, quorum=max(bounds.quorum, least)), tuple(findings)
+    if control_plane == 1:
+        raise _error(
+            "MESH-1030",
+            keys.NETWORK_TOKEN,
+            checked,
+            "this token does not say how many machines there are, and one alone could start a "
+            "cluster of its own",
+            "set p2p.meshd.nodes_max to the most machines that will ever get this token",
+        )
+    bounds = Bounds.bounded(
+        control_plane=control_plane, nodes_max=max(2 * control_plane - 1, least)
+    )
+    bounds = replace(bounds, bound="open", quorum=max(bounds.quorum, least))
+    findings.append(
+        Finding(
+            code="MESH-1029",
+            origin=checked.origin(keys.NETWORK_TOKEN),
+            message=f"the token does not bound the number of machines: {bounds.nodes_max} are "
+            f"assumed, and {2 * bounds.quorum} or more that may vote would stop the formation",
+            fix="set p2p.meshd.nodes_max to the most machines that will ever get this token, "
+            "or use a token of `meshd token new --nodes N`",
+        )
+    )
+    return bounds, tuple(findings)
+
+
+def _stricter(bounds: Bounds, checked: Checked) -> Bounds:
+    """Return the token's bounds, narrowed by the file; the quorum never falls."""
+    control_plane = _control_plane_in_file(checked)
+    if control_plane is not None and control_plane != bounds.control_plane:
+        key = keys.MASTER_NODES if checked.get(keys.MASTER_NODES) is not None else keys.HA_ENABLE
+        raise _error(
+            "MESH-1027",
+            key,
+            checked,
+            f"the file asks for a control plane of {control_plane} (the first and "
+            f"{control_plane - 1} more), the token for {bounds.control_plane}",
+            f"set p2p.auto.ha.master_nodes to {bounds.control_plane - 1}, or remove it, "
+            f"or make a token with --control-plane {control_plane}",
+        )
+    nodes_max = checked.get(keys.NODES_MAX)
+    if nodes_max is not None and nodes_max > bounds.nodes_max:
+        raise _error(
+            "MESH-1027",
+            keys.NODES_MAX,
+            checked,
+            f"the file allows {nodes_max} machines, the token {bounds.nodes_max}",
+            f"set it to {bounds.nodes_max} or less, or make a token with --nodes {nodes_max}",
+        )
+    least = checked.get(keys.MINIMUM_NODES) or 0
+    quorum = max(bounds.quorum, least)
+    narrowed = bounds.nodes_max if nodes_max is None else nodes_max
+    where = "the token" if nodes_max is None else "p2p.meshd.nodes_max"
+    _check_reachable(narrowed, where, bounds.control_plane, quorum, checked)
+    return replace(bounds, nodes_max=narrowed, quorum=quorum)
+
+
+def _check_reachable(
+    nodes_max: int, where: str, control_plane: int, quorum: int, checked: Checked
+) -> None:
+    """Refuse numbers with which no cluster could ever form."""
+    if nodes_max < max(control_plane, quorum):
+        blamed = keys.NODES_MAX if checked.get(keys.NODES_MAX) is not None else keys.MINIMUM_NODES
+        raise _error(
+            "MESH-1014",
+            blamed,
+            checked,
+            f"{where} allows {nodes_max} machines, but {max(control_plane, quorum)} must agree "
+            f"to start a control plane of {control_plane}",
+            "allow more machines, or ask for fewer",
+        )
+
+
+def _error(code: str, key: Key[object], checked: Checked, what: str, fix: str) -> ConfigError:
+    origin = checked.origin(key)
+    where = "" if origin is None else f"{origin}:{origin.column}: "
+    return ConfigError(code, f"{where}{what}", fix=fix)

@@ -1,0 +1,188 @@
+"""Compares a merged cloud-config with the keys that meshd knows; finds every error, not one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from meshd.config.keys import ALL, SECTIONS, SHAPE_KEYS, Key
+from meshd.config.schema import Finding, Origin
+from meshd.config.tree import Scalar, Sequence, Table, Tree
+from meshd.config.values import Unfit, did_you_mean
+
+T = TypeVar("T")
+
+_TABLES = frozenset(
+    path.rsplit(".", depth)[0] for path in ALL for depth in range(1, path.count(".") + 1)
+)
+_KUBEVIP_BY_LOWER_CASE = {path.lower(): path for path in ALL if path.startswith("kubevip.")}
+# Unknown keys outside these sections are Kairos' own or somebody else's.
+_NEAR_SECTIONS = {"kube-vip": "kubevip", "kube_vip": "kubevip", "k3s_agent": "k3s-agent"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Checked:
+    """The values of a configuration, and what was wrong or odd."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    errors: list[Finding] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def get(self, key: Key[T]) -> T | None:
+        """Return the value of `key`, or None where no file sets it."""
+        return cast("T | None", self.values.get(key.path))
+
+    def origin(self, key: Key[object]) -> Origin | None:
+        """Return where the value of `key` stands, or None where no file sets it."""
+        return self.origins.get(key.path)
+
+
+def check(content: Table) -> Checked:
+    """Read all keys below meshd's sections of a merged configuration."""
+    checked = Checked()
+    for name, tree in content.entries.items():
+        if name in SECTIONS:
+            _check_table(name, tree, checked)
+        elif name in _NEAR_SECTIONS:
+            checked.findings.append(
+                Finding(
+                    code="MESH-1023",
+                    origin=content.origins[name],
+                    message=f"{name} is not read; did you mean {_NEAR_SECTIONS[name]!r}?",
+                    fix=f"rename it to {_NEAR_SECTIONS[name]}",
+                )
+            )
+        elif name == "config_url":
+            checked.findings.append(
+                Finding(
+                    code="MESH-1034",
+                    origin=content.origins[name],
+                    message="config_url is not supported: what it names is not read",
+                    fix="put the content into a file of its own",
+                )
+            )
+    return checked
+
+
+def _check_table(path: str, tree: Tree, checked: Checked) -> None:
+    if isinstance(tree, Scalar) and tree.value is None:
+        return
+    if not isinstance(tree, Table):
+        checked.errors.append(
+            Finding(
+                code="MESH-1022",
+                origin=tree.origin,
+                message=f"{path} is no mapping",
+                fix=f"write the keys of {path} below it, indented",
+            )
+        )
+        return
+    for name, below in tree.entries.items():
+        spelled = f"{path}.{name}"
+        known = _KUBEVIP_BY_LOWER_CASE.get(spelled.lower(), spelled)
+        if known in ALL:
+            _check_value(ALL[known], below, checked)
+        elif known in _TABLES:
+            _check_table(known, below, checked)
+        else:
+            _report_unknown(spelled, below, tree.origins[name], checked)
+
+
+def _check_value(key: Key[object], tree: Tree, checked: Checked) -> None:
+    if isinstance(tree, Scalar) and tree.value is None:
+        return
+    for scalar in _scalars(tree):
+        if "{{" in scalar.text:
+            checked.findings.append(
+                Finding(
+                    code="MESH-1034",
+                    origin=scalar.origin,
+                    message=f"{key.path} looks like a template; templates are not filled in",
+                    fix="write the value itself",
+                )
+            )
+    try:
+        checked.values[key.path] = key.read(tree)
+    except Unfit as unfit:
+        what = "does not do" if key.secret else unfit.what
+        checked.errors.append(
+            Finding(
+                code="MESH-1022",
+                origin=tree.origin,
+                message=f"{key.path} {what}",
+                fix=unfit.fix,
+            )
+        )
+        return
+    checked.origins[key.path] = tree.origin
+    if key.idle is not None and checked.values[key.path] not in (False, ()):
+        checked.findings.append(
+            Finding(
+                code="MESH-1028",
+                origin=tree.origin,
+                message=f"{key.path} has no effect: {key.idle}",
+                fix="remove it, or leave it for other readers of the file",
+            )
+        )
+
+
+def _report_unknown(path: str, tree: Tree, origin: Origin, checked: Checked) -> None:
+    """Report an unknown key; one that would shape the cluster elsewhere is an error."""
+    misplaced = [
+        (below, place, home)
+        for below, place in _leaves(path, tree, origin)
+        if (home := _home_of(below)) is not None
+    ]
+    shaping = [entry for entry in misplaced if entry[2].rsplit(".", 1)[-1] in SHAPE_KEYS]
+    for below, place, home in shaping:
+        checked.errors.append(
+            Finding(
+                code="MESH-1024",
+                origin=place,
+                message=f"{below} is not read here, and it would change the cluster's shape",
+                fix=f"move it to {home}",
+            )
+        )
+    if shaping:
+        return
+    parent, _, last = path.rpartition(".")
+    everywhere = [known.rpartition(".") for known in (*ALL, *sorted(_TABLES))]
+    near = did_you_mean(last, [name for above, _, name in everywhere if above == parent])
+    home = f"; it belongs at {misplaced[0][2]}" if misplaced and not near else ""
+    checked.findings.append(
+        Finding(
+            code="MESH-1023",
+            origin=origin,
+            message=f"{path} is no known key{near}{home}",
+            fix="correct or remove it; `meshd config show` lists what is read",
+        )
+    )
+
+
+def _leaves(path: str, tree: Tree, origin: Origin) -> Iterator[tuple[str, Origin]]:
+    """Yield the path and place of every value at or below an unknown key."""
+    if not isinstance(tree, Table):
+        yield path, origin
+        return
+    for name, below in tree.entries.items():
+        yield from _leaves(f"{path}.{name}", below, tree.origins[name])
+
+
+def _home_of(path: str) -> str | None:
+    """Return the known key with the same last name, if there is just one."""
+    last = path.rsplit(".", 1)[-1]
+    homes = [known for known in ALL if known.rsplit(".", 1)[-1] == last]
+    return homes[0] if len(homes) == 1 else None
+
+
+def _scalars(tree: Tree) -> Iterator[Scalar]:
+    if isinstance(tree, Scalar):
+        yield tree
+    elif isinstance(tree, Sequence):
+        for item in tree.items:
+            yield from _scalars(item)
+    else:
+        for item in tree.entries.values():
+            yield from _scalars(item)
