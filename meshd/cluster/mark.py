@@ -37,7 +37,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """What lies in k3s' folders. A mark is None if there is none, "damaged" if it cannot be read."""
+    """What lies in k3s' folders. No mark is None; one that cannot be read is "damaged"."""
 
     server_mark: Mark | Literal["damaged"] | None
     agent_mark: Mark | Literal["damaged"] | None
@@ -129,6 +129,12 @@ def _foreign(
             "k3s' folder on this node belongs to a cluster that meshd did not make, which is left "
             "alone: uninstall that k3s, or move its folder away, to let this node join"
         )
+    return _contradiction(mark, plan=plan, node_name=node_name, node_ip=node_ip)
+
+
+def _contradiction(
+    mark: Mark, *, plan: ClusterPlan, node_name: str, node_ip: str | None
+) -> str | None:
     if mark.cluster_id != plan.cluster_id:
         return (
             f"k3s' folder on this node belongs to cluster {mark.cluster_id[:8]}, not to "

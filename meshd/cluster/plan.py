@@ -1,4 +1,4 @@
-"""What k3s is told, as a pure function of the order: one drop-in file, a command line, an environment.
+"""What k3s is told, a pure function of the order: a drop-in file, a command line, an environment.
 
 Invariants: the drop-in says exactly one of `cluster-init` and `server`; tokens are named by file,
 never inline; no other file, flag or variable may say where k3s belongs.

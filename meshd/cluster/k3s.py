@@ -1,0 +1,264 @@
+"""What k3s says about itself, read over its own HTTP API.
+
+Nothing is inferred from what k3s was told to do, and nothing from `/ping`, which a server without
+etcd answers too (seen with k3s v1.34.1). Connections are kept alive: a TLS handshake costs more
+than everything else a look costs.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from meshd.cluster.manifests import LEASE_NAME, LEASE_NAMESPACE
+from meshd.cluster.paths import AGENT_PORT, API_PORT, K3sPaths
+
+REQUEST_TIMEOUT_S = 3.0  # /db/info without a quorum answers only after seconds, and then 500.
+_KEEP_ALIVE_S = 60.0
+_MEMBER = re.compile(r"(?P<node>.+)-[0-9a-f]{8}")
+_FAILED_CHECK = re.compile(r"^\[-\](\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """kube-vip's Lease: who serves the VIP, and when that was last renewed (holder's clock)."""
+
+    holder: str
+    renewed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReading:
+    """One look at k3s on a server. None: could not be read.
+
+    Args:
+        obstacle: what the API is not ready for, as a sentence; None once it is ready.
+        voters: Kubernetes node names of etcd's voting members, sorted.
+        nodes: (name, whether Ready), sorted.
+    """
+
+    obstacle: str | None
+    voters: tuple[str, ...] | None = None
+    uid: str | None = None
+    nodes: tuple[tuple[str, bool], ...] | None = None
+    lease: Lease | None = None
+
+
+class ServerApi:
+    """Reads a k3s server on this machine, with the credentials that lie on its disk.
+
+    Args:
+        passwords: of basic auth, by user (`server`, `node`).
+    """
+
+    def __init__(
+        self, paths: K3sPaths, passwords: Mapping[str, str], *, port: int = API_PORT
+    ) -> None:
+        self._tls = paths.tls
+        self._base = f"https://127.0.0.1:{port}"
+        self._passwords = dict(passwords)
+        self._credentials: tuple[int, ...] | None = None
+        self._as_admin: httpx.AsyncClient | None = None
+        self._as_node: httpx.AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        for client in (self._as_admin, self._as_node):
+            if client is not None:
+                await client.aclose()
+        self._as_admin = self._as_node = self._credentials = None
+
+    async def read(self, *, members: bool, nodes: bool) -> ServerReading:
+        """Look at the API, the Lease, and if asked at etcd's members and the Nodes."""
+        if not await self._connect():
+            return ServerReading(obstacle="k3s is making its certificates")
+        voters = await self._voters() if members else None
+        obstacle = await self._obstacle(thorough=members)
+        if obstacle is not None:
+            return ServerReading(obstacle=obstacle, voters=voters)
+        return ServerReading(
+            obstacle=None,
+            voters=voters,
+            uid=await self._uid(),
+            nodes=await self._nodes() if nodes else None,
+            lease=await self._lease(),
+        )
+
+    async def _connect(self) -> bool:
+        """Have clients that use the certificates now on disk; k3s renews them at its starts."""
+        files = [
+            self._tls / name for name in ("server-ca.crt", "client-admin.crt", "client-admin.key")
+        ]
+        try:
+            state = tuple(file.stat().st_mtime_ns for file in files)
+            if self._credentials == state:
+                return True
+            await self.close()
+            admin = trusting(files[0])
+            admin.load_cert_chain(files[1], files[2])
+            # Without the certificate, which would win over the password.
+            plain = trusting(files[0])
+        except (FileNotFoundError, ssl.SSLError):  # SSLError: a file is being written.
+            return False
+        self._as_admin, self._as_node = client_for(self._base, admin), client_for(self._base, plain)
+        self._credentials = state
+        return True
+
+    async def _obstacle(self, *, thorough: bool) -> str | None:
+        answer = await self._get(self._as_admin, "/readyz")
+        if isinstance(answer, str):
+            return answer
+        if answer.status_code != httpx.codes.OK:
+            return _not_ready(answer)
+        if not thorough:
+            return None
+        answer = await self._get(self._as_node, "/v1-k3s/readyz", user="node")
+        if isinstance(answer, str):
+            return answer
+        return None if answer.status_code == httpx.codes.OK else _not_ready(answer)
+
+    async def _voters(self) -> tuple[str, ...] | None:
+        record = await self._json(self._as_node, "/db/info", user="server")
+        return None if record is None else voters_of(record)
+
+    async def _uid(self) -> str | None:
+        record = await self._json(self._as_admin, "/api/v1/namespaces/kube-system")
+        return None if record is None else str(record["metadata"]["uid"])
+
+    async def _nodes(self) -> tuple[tuple[str, bool], ...] | None:
+        record = await self._json(self._as_admin, "/api/v1/nodes")
+        if record is None:
+            return None
+        return tuple(sorted((n["metadata"]["name"], is_ready(n)) for n in record["items"]))
+
+    async def _lease(self) -> Lease | None:
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{LEASE_NAMESPACE}/leases/{LEASE_NAME}"
+        record = await self._json(self._as_admin, path)
+        spec = (record or {}).get("spec") or {}
+        holder = spec.get("holderIdentity")
+        return Lease(holder=holder, renewed=str(spec.get("renewTime"))) if holder else None
+
+    async def _json(
+        self, client: httpx.AsyncClient | None, path: str, *, user: str | None = None
+    ) -> Any:  # noqa: ANN401 - JSON of another program.
+        answer = await self._get(client, path, user=user)
+        if isinstance(answer, str) or answer.status_code != httpx.codes.OK:
+            return None
+        return answer.json()
+
+    async def _get(
+        self, client: httpx.AsyncClient | None, path: str, *, user: str | None = None
+    ) -> httpx.Response | str:
+        assert client is not None
+        password = self._passwords.get(user) if user else None
+        auth = None if user is None or password is None else httpx.BasicAuth(user, password)
+        return await get(client, path, auth=auth)
+
+
+class AgentApi:
+    """Reads this node's own Node object with the kubelet's certificate, through k3s' balancer."""
+
+    def __init__(self, paths: K3sPaths, node_name: str, *, port: int = AGENT_PORT) -> None:
+        self._folder = paths.agent
+        self._base = f"https://127.0.0.1:{port}"
+        self._path = f"/api/v1/nodes/{node_name}"
+        self._credentials: tuple[int, ...] | None = None
+        self._client: httpx.AsyncClient | None = None
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        if self._client is not None:
+            await self._client.aclose()
+        self._client = self._credentials = None
+
+    async def obstacle(self) -> str | None:
+        """Return why this node is not a Ready worker yet, or None if it is."""
+        names = ("server-ca.crt", "client-kubelet.crt", "client-kubelet.key")
+        files = [self._folder / name for name in names]
+        try:
+            state = tuple(file.stat().st_mtime_ns for file in files)
+            if self._credentials != state:
+                await self.close()
+                context = trusting(files[0])
+                context.load_cert_chain(files[1], files[2])
+                self._client, self._credentials = client_for(self._base, context), state
+        except (FileNotFoundError, ssl.SSLError):
+            return "k3s has no certificate from a server yet"
+        assert self._client is not None
+        answer = await get(self._client, self._path)
+        if isinstance(answer, str):
+            return answer
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return "its Node does not exist yet"
+        if answer.status_code != httpx.codes.OK:
+            return _not_ready(answer)
+        return None if is_ready(answer.json()) else "its Node is not Ready yet"
+
+
+def voters_of(db_info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the node names of the voting members in `/db/info`, sorted; learners are none."""
+    names = [m["name"] for m in db_info["members"] if not m.get("isLearner")]
+    matches = [_MEMBER.fullmatch(name) for name in names]  # A joining member has no name yet.
+    return tuple(sorted(match["node"] for match in matches if match is not None))
+
+
+def is_ready(node: Mapping[str, Any]) -> bool:
+    """Whether a Node object's condition Ready is true."""
+    conditions = node.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def trusting(authority: Path) -> ssl.SSLContext:
+    """Return a client context that trusts only this authority.
+
+    Raises:
+        FileNotFoundError, ssl.SSLError: it cannot be read.
+    """
+    context = ssl.create_default_context(cafile=str(authority))
+    # Python 3.13 asks for extensions that k3s' own certificates need not have.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def client_for(base: str, context: ssl.SSLContext) -> httpx.AsyncClient:
+    """Return a client that keeps its connection and obeys no proxy."""
+    return httpx.AsyncClient(
+        base_url=base,
+        verify=context,
+        timeout=REQUEST_TIMEOUT_S,
+        limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_S),
+        trust_env=False,
+    )
+
+
+async def get(
+    client: httpx.AsyncClient, path: str, *, auth: httpx.Auth | None = None
+) -> httpx.Response | str:
+    """Return the answer, or a sentence that says why there is none."""
+    try:
+        return await client.get(path, auth=auth)
+    except httpx.TimeoutException:
+        return f"{path} did not answer within {REQUEST_TIMEOUT_S:.0f} s"
+    except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return f"another program than this k3s answers at {client.base_url}"
+        return "k3s does not listen yet"
+    except httpx.TransportError:
+        return "k3s closed the connection"
+
+
+def _not_ready(answer: httpx.Response) -> str:
+    failed = _FAILED_CHECK.findall(answer.text)
+    if failed:
+        return f"its API waits for {', '.join(failed[:3])}"
+    try:
+        message = answer.json()["message"]
+    except (ValueError, KeyError, TypeError):
+        message = answer.text.strip()[:80] or f"HTTP {answer.status_code}"
+    return f"its API says: {message}"

@@ -1,0 +1,174 @@
+"""The virtual address on this node: whether it answers, and that it never stays where it must not.
+
+kube-vip does not fence: killed, it leaves the address on the interface beside the new owner's (seen
+for over 20 s); and it keeps the address on a node whose k3s was stopped for as long as that is down.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import msgspec
+import trio
+
+from meshd.cluster.k3s import Lease, client_for, get, trusting
+from meshd.cluster.plan import url_of
+
+API_DEAD_S = 5.0
+"""How long this node's API may be silent before the address is taken from the node."""
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """One address of an interface, as `ip -json address` has it."""
+
+    local: str = ""
+    prefixlen: int = 0
+
+
+class Interface(msgspec.Struct, frozen=True, kw_only=True):
+    """One network interface of this machine with its addresses in the kernel's order."""
+
+    ifname: str
+    addr_info: tuple[Address, ...] = ()
+
+
+@dataclass(slots=True)
+class Guardian:
+    """Decides when the address must leave this node. Pure; times are seconds of one clock.
+
+    Args:
+        node_name: ours, as it stands in the Lease.
+        lease_duration_s: after which a holder that renews is the only one.
+    """
+
+    node_name: str
+    lease_duration_s: float
+    _other_since: float | None = None
+    _renewed: str = ""
+    _dead_since: float | None = None
+
+    def verdict(self, *, lease: Lease | None, api_answers: bool, now: float) -> str | None:
+        """Return why the address must not be here, or None. Call it at every look."""
+        if api_answers:
+            self._dead_since = None
+        elif self._dead_since is None:
+            self._dead_since = now
+        if self._dead_since is not None:
+            self._other_since = None
+            dead_s = now - self._dead_since
+            return f"k3s here is silent for {dead_s:.0f} s" if dead_s >= API_DEAD_S else None
+        if lease is None or lease.holder == self.node_name:
+            self._other_since = None
+            return None
+        if self._other_since is None:
+            self._other_since, self._renewed = now, lease.renewed
+        elapsed_s = now - self._other_since
+        if elapsed_s >= self.lease_duration_s and lease.renewed != self._renewed:
+            return f"{lease.holder} holds the Lease for {elapsed_s:.0f} s"
+        return None
+
+
+class VipProbe:
+    """Asks the address whether a k3s API answers there, over a kept connection."""
+
+    def __init__(self, address: str, authority: Path) -> None:
+        self._base = url_of(address)
+        self._authority = authority
+        self._client: httpx.AsyncClient | None = None
+
+    async def answers(self) -> bool:
+        """Whether `/ping` at the address is answered by a server of this cluster."""
+        if self._client is None:
+            try:
+                self._client = client_for(self._base, trusting(self._authority))
+            except OSError:  # The authority is not there yet; ssl.SSLError is an OSError.
+                return False
+        answer = await get(self._client, "/ping")
+        return isinstance(answer, httpx.Response) and answer.status_code == httpx.codes.OK
+
+    async def close(self) -> None:
+        """Drop the connection."""
+        if self._client is not None:
+            await self._client.aclose()
+        self._client = None
+
+
+def is_here(address: str) -> bool:
+    """Whether this machine has the address; costs no process, and may be wrong towards True.
+
+    A program may bind to an address that the machine has (or to any, with `ip_nonlocal_bind`).
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                return False
+            raise
+    return True
+
+
+async def interfaces() -> tuple[Interface, ...]:
+    """Return this machine's interfaces with their addresses, as `ip` lists them.
+
+    Raises:
+        OSError: `ip` is missing or failed.
+    """
+    return msgspec.json.decode(
+        await _ip("-json", "address", "show"), type=tuple[Interface, ...], strict=False
+    )
+
+
+async def remove_address(address: str) -> bool:
+    """Take kube-vip's address (a single one: /32 or /128) from this machine; False: it has none.
+
+    Raises:
+        OSError: `ip` is missing or failed.
+    """
+    single = 128 if ":" in address else 32
+    removed = False
+    for interface in await interfaces():
+        for held in interface.addr_info:
+            if held.local == address and held.prefixlen == single:
+                await _ip("address", "del", f"{address}/{single}", "dev", interface.ifname)
+                removed = True
+    return removed
+
+
+def stop_kube_vip() -> int:
+    """Ask kube-vip in this machine's network to end, so that it gives up its Lease; return how many.
+
+    Only of use while k3s is down: its kubelet would start it again.
+    """
+    network = Path("/proc/self/ns/net").readlink()
+    stopped = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            named = (entry / "comm").read_text(encoding="utf-8").strip() == "kube-vip"
+            if named and (entry / "ns" / "net").readlink() == network:
+                os.kill(int(entry.name), signal.SIGTERM)
+                stopped += 1
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # It ended meanwhile, or is no business of ours.
+    return stopped
+
+
+async def _ip(*arguments: str) -> bytes:
+    try:
+        done = await trio.run_process(
+            ["ip", *arguments], capture_stdout=True, capture_stderr=True, check=True
+        )
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise OSError(errno.EIO, f"ip {' '.join(arguments)}: {said}") from error
+    return done.stdout

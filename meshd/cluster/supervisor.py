@@ -1,0 +1,321 @@
+"""The process that holds k3s: starts it, starts it again whenever it ends, stops it within 10 s.
+
+A program of its own, run as a file by `python -I -S`, standard library only: it outlives the daemon
+and stays small. It lives in one folder:
+
+    order.json    what to run, written by the daemon; `run: false` means stop k3s and end
+    wake          a FIFO; any byte makes the supervisor read the order again
+    lock          held for life: there is never a second supervisor
+    running.json  the k3s that runs: pid, start time, boot id, incarnation
+    report.json   how often k3s ended, how it ended last, and what keeps it from being started
+    k3s.log       its output
+
+Invariant: never two k3s. The child writes `running.json` itself, before it becomes k3s, and until
+then holds the inherited lock; so whoever gets the lock finds every k3s that a killed supervisor
+left behind, and goes on with it instead of starting another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+BACK_OFF_S = 5.0  # RestartSec of k3s' own unit (k3s k3s.service).
+GRACE_S = 5.0  # Then SIGKILL, so that all is over within 10 s.
+REAP_S = 4.0  # How long killed processes may take to disappear.
+LOG_BYTES_MAX = 16 << 20
+LINES_MAX = 40
+_IDLE_S = 60.0  # How often the log's size is looked at.
+_NOT_EXECUTED = 127  # As shells say it.
+
+Record = dict[str, Any]
+
+
+class Running:
+    """A k3s that was started, by this supervisor or by one before it."""
+
+    def __init__(self, record: Record, *, is_child: bool, log_from: int) -> None:
+        self.pid: int = record["pid"]
+        self.incarnation: str = record["incarnation"]
+        self.is_child = is_child
+        self.log_from = log_from
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def end(self) -> Record:
+        """Take leave of the process that ended, and of what it left in its group.
+
+        Returns:
+            `code` or `signal`; neither if it was another supervisor's child.
+        """
+        # The group first: while the process is not waited for, its number belongs to nobody else.
+        kill_group(self.pid)
+        os.close(self.pidfd)
+        if not self.is_child:
+            return {}
+        _, status = os.waitpid(self.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        return {"code": code} if code >= 0 else {"signal": -code}
+
+    def stop(self, grace_s: float) -> Record:
+        """Ask the process to end, then force it and its group."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
+        if not _readable(self.pidfd, grace_s):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            _readable(self.pidfd, None)  # However long: a second one must not start beside it.
+        return self.end()
+
+
+class Supervisor:
+    """What one folder's supervisor knows; `run` is its life."""
+
+    def __init__(self, folder: Path, wake: int) -> None:
+        self.folder = folder
+        self.wake = wake
+        self.log = folder / "k3s.log"
+        self.order: Record = {"run": False}
+        self.report: Record = {"incarnation": None, "exits": 0, "last_exit": None, "blocked": None}
+        self.report |= read_json(folder / "report.json") or {}
+        self.not_before = 0.0
+
+    def run(self) -> None:
+        """Hold k3s as ordered until ordered to stop it."""
+        running = self._adopt()
+        while True:
+            self.order = read_json(self.folder / "order.json") or self.order
+            if not self.order["run"]:
+                if running is not None:
+                    running.stop(self._seconds("grace_s", GRACE_S))
+                (self.folder / "running.json").unlink(missing_ok=True)
+                return
+            if running is not None and running.incarnation != self.order["incarnation"]:
+                running.stop(self._seconds("grace_s", GRACE_S))
+                running = None
+            if running is None:
+                running = self._start_if_allowed()
+            timeout_s = _IDLE_S if running else max(self.not_before - time.monotonic(), 0.05)
+            if self._wait(running, timeout_s):
+                assert running is not None
+                self._record_exit(running)
+                running = None
+            self._shorten_log()
+
+    def _adopt(self) -> Running | None:
+        record = read_json(self.folder / "running.json")
+        if record is None or not is_alive(record):
+            if record is not None and record["boot_id"] == boot_id():
+                kill_group(record["pid"])  # What a k3s that died unseen left behind.
+            return None
+        return Running(record, is_child=False, log_from=_size(self.log))
+
+    def _start_if_allowed(self) -> Running | None:
+        if self.report["incarnation"] != self.order["incarnation"]:
+            self.report |= {"incarnation": self.order["incarnation"], "exits": 0}
+            self.report |= {"last_exit": None, "blocked": None}
+            self.not_before = 0.0
+        if time.monotonic() < self.not_before:
+            return None
+        missing = next((path for path in self.order["needs"] if not Path(path).exists()), None)
+        if missing != self.report["blocked"]:
+            self._publish({"blocked": missing})
+        if missing is not None:
+            self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+            return None
+        log_from = _size(self.log)
+        pid = os.fork()
+        if pid == 0:
+            become_k3s(self.folder, self.log, self.order)
+        return Running(
+            {"pid": pid, "incarnation": self.order["incarnation"]},
+            is_child=True,
+            log_from=log_from,
+        )
+
+    def _wait(self, running: Running | None, timeout_s: float) -> bool:
+        """Wait for an order, the end of k3s or the timeout; return whether k3s ended."""
+        poll = select.poll()
+        poll.register(self.wake, select.POLLIN)
+        if running is not None:
+            poll.register(running.pidfd, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
+        if self.wake in ready:
+            os.read(self.wake, 4096)
+        return running is not None and running.pidfd in ready
+
+    def _record_exit(self, running: Running) -> None:
+        how = running.end()
+        self._publish(
+            {
+                "exits": self.report["exits"] + 1,
+                "last_exit": how | {"lines": last_lines(self.log, running.log_from)},
+            }
+        )
+        self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+
+    def _publish(self, change: Record) -> None:
+        self.report |= change
+        write_json(self.folder / "report.json", self.report)
+
+    def _seconds(self, name: str, default: float) -> float:
+        return float(self.order.get(name, default))
+
+    def _shorten_log(self) -> None:
+        if _size(self.log) > LOG_BYTES_MAX:
+            # k3s appends, so after the cut it writes on at the new end; a line may be lost.
+            shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+            os.truncate(self.log, 0)
+
+
+def become_k3s(folder: Path, log: Path, order: Mapping[str, Any]) -> NoReturn:
+    """In the child: a session of its own, the record on disk, then k3s. Never returns."""
+    try:
+        os.setsid()
+        output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        record = {"pid": os.getpid(), "start_time": start_time(os.getpid()), "boot_id": boot_id()}
+        write_json(folder / "running.json", record | {"incarnation": order["incarnation"]})
+        _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and k3s would inherit.
+        argv = order["argv"]
+        os.execve(argv[0], argv, order["environment"])  # noqa: S606 - a shell is not wanted.
+    except OSError as error:
+        os.write(2, f"meshd: cannot run {order['argv'][0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(_NOT_EXECUTED)
+
+
+def kill_group(group: int) -> None:
+    """Kill what is left of a process group whose first process has ended; wait until it is gone.
+
+    A process number is not given away while a group of that number has members. So if a process
+    of the number lives, the group had none left and the number is somebody else's now.
+    """
+    first = process_fields(group)
+    if first is not None and first[0] != "Z":
+        return
+    deadline = time.monotonic() + REAP_S
+    while group_is_alive(group) and time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def group_is_alive(group: int) -> bool:
+    """Whether a process of the group exists that is not merely waiting to be buried."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            fields = process_fields(int(entry.name))
+            if fields is not None and int(fields[2]) == group and fields[0] != "Z":
+                return True
+    return False
+
+
+def is_alive(record: Mapping[str, Any]) -> bool:
+    """Whether the recorded process still runs: same boot, same number, same start."""
+    if record["boot_id"] != boot_id():
+        return False
+    fields = process_fields(record["pid"])
+    return fields is not None and fields[0] != "Z" and int(fields[19]) == record["start_time"]
+
+
+def process_fields(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the third on (proc(5)), or None if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def start_time(pid: int) -> int:
+    """Return when a living process started, in clock ticks since boot."""
+    fields = process_fields(pid)
+    assert fields is not None
+    return int(fields[19])
+
+
+def boot_id() -> str:
+    """Return this boot's random id."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def read_json(path: Path) -> Record | None:
+    """Return a file's object; None if there is none, or it was cut short by a power cut."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Replace a file in one step; not made durable, because a reboot ends what it is about."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(record, file)
+    temporary.rename(path)
+
+
+def last_lines(log: Path, start: int) -> list[str]:
+    """Return the last lines of the log, none from before byte `start`."""
+    size = _size(log)
+    if size < start:
+        start = 0  # It was shortened meanwhile.
+    with log.open("rb") as file:
+        file.seek(max(start, size - (64 << 10)))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    return [line[:1000] for line in lines[-LINES_MAX:]]
+
+
+def _readable(descriptor: int, timeout_s: float | None) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def main(folder: Path) -> None:
+    """Become the folder's supervisor in the background, unless it has one."""
+    # Descriptors opened by Python are closed on exec: k3s does not inherit the lock.
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(folder / "wake", 0o600)
+    # Reading and writing: with no writer left a read end alone would report end of file for ever.
+    wake = os.open(folder / "wake", os.O_RDWR | os.O_NONBLOCK)
+    if os.fork():
+        os._exit(0)  # Whoever started us waits for this: the lock is taken.
+    os.setsid()
+    os.chdir("/")
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    Supervisor(folder, wake).run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute())
