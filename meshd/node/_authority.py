@@ -1,0 +1,37 @@
+"""Who may write what into the ledger, answered from genesis.
+
+Invariant: an answer never turns from yes to no; "not known yet" is answered by None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ledger import NodeId, Policy
+from roles import Bounds, GenesisState, verify_record
+
+
+def authority_of(*, network_id: str, bounds: Bounds, genesis: Callable[[], GenesisState]) -> Policy:
+    """Return the ledger's policy of a network.
+
+    Args:
+        network_id: of this network.
+        bounds: a record of the decision log needs its quorum of signatures.
+        genesis: returns what is decided at the time of the question.
+    """
+
+    def genesis_valid(generation: int, slot: str, value: bytes) -> bool:
+        key = f"genesis/{generation}/{slot}"
+        reason = verify_record(value, key=key, network_id=network_id, quorum=bounds.quorum)
+        return reason is None
+
+    def held_seat(node: NodeId) -> bool | None:
+        plan = genesis().plan
+        if plan is None:
+            return None
+        return True if plan.seat_of(node) is not None else None
+
+    def seats_valid(_epoch: int, _value: bytes) -> bool | None:
+        return None  # Seats beyond the first plan come with repair.
+
+    return Policy(genesis_valid=genesis_valid, seats_valid=seats_valid, held_seat=held_seat)

@@ -1,0 +1,101 @@
+"""What this node knows of every node: its link to it, and the records that node published.
+
+Invariant: only what a node itself signed stands in `facts`, `k3s` and `neighbours`; only what this
+node saw itself stands in `connected`, `link`, `path` and `rtt_ms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ledger import NodeId
+from meshd.schema import Facts, K3sRecord, LinkRecord, LinkState, PathKind
+
+
+@dataclass(slots=True, kw_only=True)
+class Known:
+    """One node, as seen from here."""
+
+    node: NodeId
+    facts: Facts | None = None
+    k3s: K3sRecord | None = None
+    neighbours: tuple[LinkRecord, ...] = ()
+    connected: bool = False
+    link: LinkState | None = None  # None: never a neighbour of ours, or not heard of yet.
+    path: PathKind | None = None
+    rtt_ms: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What operators call it: its hostname, or the end of its id until that is known."""
+        return self.facts.name if self.facts is not None else self.node[-8:]
+
+    @property
+    def endpoint(self) -> str | None:
+        """Return the URL of its Kubernetes API while that answers, as it says."""
+        return self.k3s.endpoint if self.k3s is not None else None
+
+
+class Directory:
+    """All known nodes, this one included, in the order of their ids."""
+
+    def __init__(self, me: NodeId) -> None:
+        self.me = me
+        self._known: dict[NodeId, Known] = {}
+        self._sorted: list[Known] | None = None
+        self[me].path = "self"
+        self[me].link = "alive"
+
+    def __getitem__(self, node: NodeId) -> Known:
+        known = self._known.get(node)
+        if known is None:
+            known = self._known[node] = Known(node=node)
+            self._sorted = None
+        return known
+
+    def __iter__(self) -> Iterator[Known]:
+        if self._sorted is None:
+            self._sorted = [self._known[node] for node in sorted(self._known)]
+        return iter(self._sorted)
+
+    def others(self) -> list[Known]:
+        """Return every known node but this one."""
+        return [known for known in self if known.node != self.me]
+
+    def name(self, node: NodeId) -> str:
+        """Return the name of a node, known or not."""
+        known = self._known.get(node)
+        return known.name if known is not None else node[-8:]
+
+    def present(self) -> frozenset[NodeId]:
+        """Return the nodes that can be reached now: connected, or neighbours of such, and so on.
+
+        In a large network a node is connected to a few others only; the rest it knows through the
+        neighbours that those publish.
+        """
+        reached = {self.me}
+        frontier = [
+            known for known in self if known.connected and known.link not in ("failed", "left")
+        ]
+        while frontier:
+            known = frontier.pop()
+            if known.node in reached:
+                continue
+            reached.add(known.node)
+            frontier.extend(
+                self._known[link.peer]
+                for link in known.neighbours
+                if link.peer in self._known and link.peer not in reached
+            )
+        return frozenset(reached)
+
+    def state_of(self, known: Known, present: frozenset[NodeId]) -> LinkState:
+        """Return how a node is doing: our own heartbeat if there is one, else what others see."""
+        if known.node == self.me:
+            return "alive"
+        if known.connected:
+            return "suspect" if known.link == "suspect" else "alive"
+        if known.link == "left":
+            return "left"
+        return "alive" if known.node in present else "failed"

@@ -1,0 +1,84 @@
+"""Health items that the core itself finds; the shell's own are added to them.
+
+Codes: MESH-3301 to MESH-3304.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ledger import NodeId
+from meshd.events import Health
+from meshd.node._directory import Directory
+from roles import Problem
+
+
+def health_items(
+    directory: Directory,
+    *,
+    problems: tuple[Problem, ...],
+    rejected: Mapping[NodeId, int],
+    contradictions: Mapping[NodeId, str],
+    skewed: Mapping[NodeId, int],
+    vip: str | None,
+) -> tuple[Health, ...]:
+    """Return what is wrong as far as the core can tell, errors first.
+
+    Args:
+        directory: who is known.
+        problems: of genesis.
+        rejected: how many frames or entries of each peer broke the protocol.
+        contradictions: authors that signed two values with one `seq`, and of which key.
+        skewed: how many milliseconds the clocks of others are ahead of this node's.
+        vip: this node's own setting.
+    """
+    items = [
+        Health(code=p.code, severity=p.severity, message=p.message, fix=p.fix) for p in problems
+    ]
+    items += [
+        Health(
+            code="MESH-3303",
+            severity="error",
+            message=f"{directory.name(author)} signed two different values of {key}: its key is "
+            "in use on two machines, or it was restored from an old disk",
+            fix="stop the machine that runs with a copied state directory, and delete the copy",
+        )
+        for author, key in sorted(contradictions.items())
+    ]
+    items += [
+        Health(
+            code="MESH-3301",
+            severity="warning",
+            message=f"the clock of {directory.name(author)} is {ahead_ms / 1000:.0f} s ahead of "
+            "this node's",
+            fix="set up time synchronisation on both; nothing in meshd decides by it, "
+            "certificates do",
+        )
+        for author, ahead_ms in sorted(skewed.items())
+    ]
+    items += [
+        Health(
+            code="MESH-3302",
+            severity="warning",
+            message=f"{count} frames or entries from {directory.name(peer)} broke the protocol "
+            "and were rejected",
+            fix="run the same version of meshd on both; if it goes on, revoke that node",
+        )
+        for peer, count in sorted(rejected.items())
+    ]
+    items += [
+        Health(
+            code="MESH-3304",
+            severity="warning",
+            message=f"{known.name} is set up with the VIP {known.facts.vip or 'none'}, this node "
+            f"with {vip or 'none'}",
+            fix="give all machines the same kubevip.eip",
+        )
+        for known in directory.others()
+        if known.facts is not None and _may_lead(known.facts.role_wish) and known.facts.vip != vip
+    ]
+    return tuple(sorted(items, key=lambda item: item.severity != "error"))
+
+
+def _may_lead(wish: str) -> bool:
+    return wish in ("auto", "control-plane")

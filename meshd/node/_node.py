@@ -1,0 +1,440 @@
+"""`Node`: feeds each event to the machines it composes, then settles what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from random import Random
+from typing import assert_never
+
+import msgspec
+
+import ledger
+import roles
+from ledger import Entry, Instant, Moment, NodeId, Replica, Signer
+from meshd.events import (
+    Apply,
+    Channel,
+    ClusterOrder,
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    FactsObserved,
+    Health,
+    HealthObserved,
+    K3sObserved,
+    Learn,
+    LinkObserved,
+    Note,
+    Persist,
+    Received,
+    Reject,
+    SecretSealed,
+    Send,
+    Wakeup,
+)
+from meshd.node._authority import authority_of
+from meshd.node._batch import durable_first
+from meshd.node._chronicle import genesis_notes, k3s_notes
+from meshd.node._directory import Directory
+from meshd.node._health import health_items
+from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
+from meshd.node._registers import Register, k3s_record, link_records, without_words
+from meshd.node._seals import Seals, sealed_key
+from meshd.node._waiting import NodePhase, phase_of, waiting_for
+from meshd.schema import Facts, K3sRecord, LinkRecord
+from roles import Bounds, Candidate, Genesis, GenesisState
+
+_FACTS = msgspec.msgpack.Decoder(Facts)
+_K3S = msgspec.msgpack.Decoder(K3sRecord)
+_LINKS = msgspec.msgpack.Decoder(tuple[LinkRecord, ...])
+
+_WORDS_QUIET_S = 2.0  # A change of words alone waits for the next one; a guess.
+_LINKS_QUIET_S = 5.0  # Links come in bunches, and nothing urgent depends on them; a guess.
+
+
+class Node:
+    """One member of a network.
+
+    Args:
+        network_id: whose ledger and decision log this is.
+        signer: this node's key.
+        bounds: what the token and the configuration say; equal to those in `facts`.
+        facts: what this node says about itself at start.
+        vip: the virtual address of the cluster, or None.
+        rng: for jitter and choices that need not be agreed.
+        now: when this life begins.
+        entries: what the store held, already decoded.
+        votes: the journal, as the store held it.
+    """
+
+    def __init__(
+        self,
+        *,
+        network_id: str,
+        signer: Signer,
+        bounds: Bounds,
+        facts: Facts,
+        vip: str | None,
+        rng: Random,
+        now: Moment,
+        entries: Iterable[Entry] = (),
+        votes: Iterable[tuple[str, bytes]] = (),
+    ) -> None:
+        assert facts.bounds == bounds
+        self.me = signer.node_id
+        self.network_id = network_id
+        self.bounds = bounds
+        self.facts = facts
+        self.vip = vip
+        self.directory = Directory(self.me)
+        self.order: ClusterOrder = NOTHING
+        self.observed: K3sObserved | None = None
+        self.shell_health: tuple[Health, ...] = ()
+        self.genesis = Genesis(
+            signer,
+            network_id=network_id,
+            bounds=bounds,
+            may_vote=facts.may_vote and facts.role_wish in ("auto", "control-plane"),
+            vip=vip,
+            rng=rng,
+            now=now.at,
+            journal=votes,
+        )
+        authority = authority_of(
+            network_id=network_id, bounds=bounds, genesis=lambda: self.genesis.state
+        )
+        self.replica = Replica(signer, network_id, authority, rng, now, entries)
+        self.standing = Standing()
+        self._state: GenesisState | None = None
+        self._sealed: dict[str, bytes] = {}  # To this node, by name of the secret.
+        self._handed_over: set[tuple[NodeId, str]] = set()  # (recipient, name) in the ledger.
+        self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
+        self._malformed: dict[NodeId, int] = {}
+        self._seals = Seals()
+        self._facts_register = Register(f"node/{self.me}/facts", quiet_s=0.0)
+        self._k3s_register = Register(f"node/{self.me}/k3s", quiet_s=_WORDS_QUIET_S)
+        self._links_register = Register(f"node/{self.me}/links", quiet_s=_LINKS_QUIET_S)
+        self._out: list[Effect] = []
+        self._started = False
+        self._people_changed = True
+        self._unsettled = True
+
+    # What a shell asks.
+
+    @property
+    def deadline(self) -> Instant:
+        """When `handle` is to be called with `Wakeup` if nothing else happens before."""
+        return min(
+            self.replica.deadline,
+            self.genesis.deadline,
+            self._seals.deadline,
+            self._k3s_register.deadline,
+            self._links_register.deadline,
+        )
+
+    @property
+    def seat(self) -> SeatKind:
+        """What this node is under the decided plan; `none` before there is one."""
+        return seat_in(self.standing.plan, self.me, self.facts.role_wish)
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What stands between this node and its place, in words; None if nothing does."""
+        return waiting_for(
+            self.directory,
+            wish=self.facts.role_wish,
+            genesis=self.genesis.state,
+            order=self.order,
+            observed=self.observed,
+            sealed=self._sealed,
+        )
+
+    @property
+    def phase(self) -> NodePhase:
+        """Where this node is on its way, as status shows it."""
+        return phase_of(
+            self.genesis.state,
+            seat=self.seat,
+            waiting=self.waiting_for,
+            has_facts=self._started,
+        )
+
+    @property
+    def rejected(self) -> Mapping[NodeId, int]:
+        """How often each peer broke the protocol since this node started."""
+        counts = dict(self.replica.rejected)
+        for peer, count in self._malformed.items():
+            counts[peer] = counts.get(peer, 0) + count
+        return counts
+
+    @property
+    def health(self) -> tuple[Health, ...]:
+        """What is wrong: the shell's findings and the core's own, errors first."""
+        found = health_items(
+            self.directory,
+            problems=self.genesis.state.problems,
+            rejected=self.rejected,
+            contradictions={
+                author: proof[0].key for author, proof in self.replica.equivocations.items()
+            },
+            skewed=self.replica.skewed,
+            vip=self.vip,
+        )
+        return tuple(sorted((*self.shell_health, *found), key=lambda one: one.severity != "error"))
+
+    def candidates(self) -> list[Candidate]:
+        """Return every node whose facts are known, this one included, sorted by id."""
+        return [
+            known.facts.candidate(known.node, direct=known.path != "relay")
+            for known in self.directory
+            if known.facts is not None
+        ]
+
+    # What happens.
+
+    def handle(self, event: Event, now: Moment) -> list[Effect]:
+        """Take one event and return what is to be done, in this order.
+
+        Nothing a peer sent raises. Effects already returned are never taken back: if persisting
+        fails, the shell discards this object and makes a new one from what the disk holds.
+        """
+        assert not self._out
+        if not self._started:
+            self._begin(now)
+        self._react(event, now)
+        self._settle(now)
+        effects, self._out = self._out, []
+        return durable_first(effects)
+
+    def _begin(self, now: Moment) -> None:
+        """Take in what earlier lives left behind."""
+        self._started = True
+        for entry in sorted(self.replica.entries.values(), key=lambda one: (one.author, one.key)):
+            self._learned(entry, now)
+        self._publish_facts(now)
+
+    def _react(self, event: Event, now: Moment) -> None:
+        match event:
+            case Received():
+                self._received(event, now)
+            case Connected() | Disconnected() | LinkObserved():
+                self._link_changed(event, now)
+            case FactsObserved(facts):
+                assert facts.bounds == self.bounds
+                self.facts = facts
+                self._publish_facts(now)
+            case K3sObserved():
+                self._out += k3s_notes(self.observed, event)
+                self.observed = event
+                self._unsettled = True
+                self._from_genesis(
+                    self.genesis.observe(event.voters, event.kube_system_uid, now.at), now
+                )
+            case SecretSealed(recipient, name, value):
+                self._write(sealed_key(recipient, name), value, now)
+            case HealthObserved(items):
+                self.shell_health = items
+            case Wakeup():
+                pass
+            case _:
+                assert_never(event)
+
+    def _received(self, event: Received, now: Moment) -> None:
+        match event.channel:
+            case Channel.LEDGER:
+                self._from_ledger(self.replica.receive(event.peer, event.frame, now), now)
+            case Channel.GENESIS:
+                self._from_genesis(self.genesis.receive(event.peer, event.frame, now.at), now)
+            case _:
+                assert_never(event.channel)
+
+    def _link_changed(self, event: Connected | Disconnected | LinkObserved, now: Moment) -> None:
+        known = self.directory[event.peer]
+        self._people_changed = self._unsettled = True
+        match event:
+            case Connected(peer, path):
+                if not known.connected:
+                    self._note("peer_joined", f"connected to {known.name} ({path})")
+                known.connected, known.path, known.link = True, path, "alive"
+                self._from_ledger(self.replica.connected(peer, now), now)
+            case Disconnected(peer, reason):
+                known.connected, known.path, known.rtt_ms = False, None, None
+                if known.link != "left":
+                    known.link = "failed"
+                self.replica.disconnected(peer)
+                self._note("peer_lost", f"no connection to {known.name}: {reason}")
+            case LinkObserved(_, state, rtt_ms):
+                known.link, known.rtt_ms = state, rtt_ms
+            case _:
+                assert_never(event)
+
+    def _settle(self, now: Moment) -> None:
+        """Do what is due and what follows from the event, until nothing more does."""
+        if self.replica.deadline <= now.at:
+            self._from_ledger(self.replica.tick(now), now)
+        if self._people_changed:
+            self._people_changed = False
+            present = self.directory.present() - {self.me}
+            self._from_genesis(self.genesis.update(self.candidates(), present, now.at), now)
+        if self.genesis.deadline <= now.at:
+            self._from_genesis(self.genesis.tick(now.at), now)
+        self._follow_genesis(now)
+        due = min(self._seals.deadline, self._k3s_register.deadline, self._links_register.deadline)
+        if self._unsettled or due <= now.at:
+            self._unsettled = False
+            self._reorder()
+            self._ask_for_seals(now)
+            self._publish_k3s(now)
+            self._publish_links(now)
+
+    def _follow_genesis(self, now: Moment) -> None:
+        """Take note of what was decided, and let the ledger use it."""
+        state = self.genesis.state
+        if state == self._state:
+            return
+        before, self._state = self._state, state
+        self._unsettled = True
+        self._out += genesis_notes(
+            self.directory,
+            before,
+            state,
+            wish=self.facts.role_wish,
+            candidates=self.candidates(),
+        )
+        known_plan = self.standing.plan
+        self.standing = Standing(
+            generation=state.generation,
+            plan=state.plan,
+            started=state.phase in ("started", "formed"),
+            may_initialise=state.may_initialise,
+            formed=state.phase == "formed",
+        )
+        if state.plan != known_plan:
+            self._from_ledger(self.replica.reconsider(now), now)
+
+    def _reorder(self) -> None:
+        order = order_for(
+            self.directory,
+            wish=self.facts.role_wish,
+            standing=self.standing,
+            sealed=self._sealed,
+        )
+        if order != self.order:
+            self.order = order
+            self._out.append(Apply(order))
+
+    def _ask_for_seals(self, now: Moment) -> None:
+        holds = self.seat == "initialiser" or all(name in self._sealed for name in SERVER_SECRETS)
+        self._out += self._seals.due(
+            self.directory,
+            self.standing,
+            written=self._handed_over,
+            holds_secrets=holds,
+            now=now.at,
+        )
+
+    # What this node publishes.
+
+    def _publish_facts(self, now: Moment) -> None:
+        value = msgspec.msgpack.encode(self.facts)
+        if self._facts_register.due(value, now.at, urgent=True):
+            self._write(self._facts_register.key, value, now)
+
+    def _publish_k3s(self, now: Moment) -> None:
+        record = k3s_record(
+            seat=self.seat,
+            standing=self.standing,
+            order=self.order,
+            observed=self.observed,
+            waiting=self.waiting_for,
+        )
+        held = self.directory[self.me].k3s
+        urgent = held is None or without_words(held) != without_words(record)
+        value = msgspec.msgpack.encode(record)
+        if self._k3s_register.due(value, now.at, urgent=urgent):
+            self._write(self._k3s_register.key, value, now)
+
+    def _publish_links(self, now: Moment) -> None:
+        held = self.directory[self.me].neighbours
+        value = msgspec.msgpack.encode(link_records(self.directory, held))
+        if self._links_register.due(value, now.at, urgent=False):
+            self._write(self._links_register.key, value, now)
+
+    def _write(self, key: str, value: bytes, now: Moment) -> None:
+        self._from_ledger(self.replica.write(key, value, now), now)
+
+    # What the machines inside ask for.
+
+    def _from_ledger(self, effects: Iterable[ledger.Effect], now: Moment) -> None:
+        for effect in effects:
+            match effect:
+                case ledger.Store(entries):
+                    self._out.append(Persist(entries=entries))
+                    for entry in entries:
+                        self._learned(entry, now)
+                case ledger.Transmit(peer, frame):
+                    self._out.append(Send(peer, Channel.LEDGER, frame))
+                case ledger.Reject(peer, reason):
+                    self._out.append(Reject(peer, reason))
+                case _:
+                    assert_never(effect)
+
+    def _from_genesis(self, effects: Iterable[roles.Effect], now: Moment) -> None:
+        for effect in effects:
+            match effect:
+                case roles.Record(rows):
+                    self._out.append(Persist(votes=rows))
+                case roles.SendTo(node, frame):
+                    self._out.append(Send(node, Channel.GENESIS, frame))
+                case roles.Publish(key, value):
+                    if key not in self._recorded:
+                        self._write(key, value, now)
+                case roles.Reject(peer, reason):
+                    self._malformed[peer] = self._malformed.get(peer, 0) + 1
+                    self._out.append(Reject(peer, reason))
+                case _:
+                    assert_never(effect)
+
+    def _learned(self, entry: Entry, now: Moment) -> None:
+        """Take in a register that is new to this node; its author had the right to write it."""
+        if entry.value is None:
+            return
+        try:
+            match entry.key.split("/"):
+                case ["node", _, "facts"]:
+                    self._learned_facts(entry.author, _FACTS.decode(entry.value))
+                case ["node", _, "k3s"]:
+                    self.directory[entry.author].k3s = _K3S.decode(entry.value)
+                case ["node", _, "links"]:
+                    self.directory[entry.author].neighbours = _LINKS.decode(entry.value)
+                    self._people_changed = True
+                case ["genesis", _, _]:
+                    self._recorded.add(entry.key)
+                    self._from_genesis(self.genesis.learn(entry.value, now.at), now)
+                case ["sealed", recipient, name]:
+                    self._handed_over.add((NodeId(recipient), name))
+                    if recipient == self.me and (
+                        name not in self._sealed or self._starts_cluster(entry.author)
+                    ):
+                        self._sealed[name] = entry.value
+                case _:
+                    return
+        except msgspec.DecodeError:
+            # Signed by its author, and not a record of any version this node knows.
+            self._malformed[entry.author] = self._malformed.get(entry.author, 0) + 1
+        self._unsettled = True
+
+    def _learned_facts(self, author: NodeId, facts: Facts) -> None:
+        known = self.directory[author]
+        before, known.facts = known.facts, facts
+        self._people_changed = True
+        if author != self.me and (before is None or before.addresses != facts.addresses):
+            self._out.append(Learn(author, facts.addresses))
+
+    def _starts_cluster(self, node: NodeId) -> bool:
+        plan = self.standing.plan
+        return plan is not None and plan.initialiser == node
+
+    def _note(self, kind: str, text: str) -> None:
+        self._out.append(Note(kind=kind, text=text))

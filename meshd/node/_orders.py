@@ -1,0 +1,109 @@
+"""What k3s on this node shall be: a pure function of what was decided and what others published.
+
+Invariant: no order for a worker, and none that mentions the VIP, before DONE; `cluster-init` only
+after STARTED; an address to join is another server's own address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ledger import NodeId
+from meshd.events import ClusterOrder
+from meshd.node._directory import Directory, Known
+from roles import ClusterPlan, RoleWish
+
+SeatKind = Literal["initialiser", "server", "worker", "none"]
+
+SERVER_SECRETS = ("agent-token", "server-token")
+WORKER_SECRETS = ("agent-token",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What is decided in the current generation, as far as this node knows."""
+
+    generation: int = 1
+    plan: ClusterPlan | None = None
+    started: bool = False
+    may_initialise: bool = False  # STARTED names this node, and its intent is on its disk.
+    formed: bool = False
+
+
+NOTHING = ClusterOrder(seat="none", plan=None, formed=False)
+
+
+def seat_in(plan: ClusterPlan | None, node: NodeId, wish: RoleWish) -> SeatKind:
+    """Return what `node` is under `plan`: its seat, else a worker, or nothing if it wishes so."""
+    if plan is None:
+        return "none"
+    if plan.initialiser == node:
+        return "initialiser"
+    if plan.seat_of(node) is not None:
+        return "server"
+    return "none" if wish == "none" else "worker"
+
+
+def order_for(
+    directory: Directory, *, wish: RoleWish, standing: Standing, sealed: Mapping[str, bytes]
+) -> ClusterOrder:
+    """Return the order for this node.
+
+    Args:
+        directory: who is known, and what they published.
+        wish: this node's own `p2p.role`.
+        standing: what genesis decided.
+        sealed: secrets sealed to this node, by name.
+    """
+    plan = standing.plan
+    if plan is None or not standing.started:
+        return NOTHING
+    seat = seat_in(plan, directory.me, wish)
+    if seat == "none":
+        return ClusterOrder(seat=seat, plan=plan, formed=standing.formed)
+    join = servers_to_join(directory, standing)
+    if seat == "initialiser":
+        if not (standing.may_initialise or standing.formed):
+            return NOTHING
+        # Once formed it has others to join, so that a lost database never means a second start.
+        others = join if standing.formed else ()
+        return ClusterOrder(seat=seat, plan=plan, formed=standing.formed, join=others)
+    needed = SERVER_SECRETS if seat == "server" else WORKER_SECRETS
+    provided = tuple((name, sealed[name]) for name in needed if name in sealed)
+    if not join or len(provided) < len(needed) or (seat == "worker" and not standing.formed):
+        return NOTHING
+    return ClusterOrder(seat=seat, plan=plan, formed=standing.formed, join=join, sealed=provided)
+
+
+def servers_to_join(directory: Directory, standing: Standing) -> tuple[str, ...]:
+    """Return the node addresses of servers that this node can join now, the initialiser's first.
+
+    Those whose API answers, and of them those not seen as dead. Should there be none: all other
+    seats, if the cluster is formed or this node was sent to join before. After a power cut they
+    are on their way back, and an etcd without a majority answers only once enough have started.
+    """
+    plan = standing.plan
+    assert plan is not None
+    others = [seat for seat in plan.seats if seat.node != directory.me]
+    others.sort(key=lambda seat: seat.node != plan.initialiser)  # Stable: then in plan order.
+    serving = [seat for seat in others if _serves(directory[seat.node], plan)]
+    alive = [seat for seat in serving if directory[seat.node].link not in ("failed", "left")]
+    chosen = alive or serving
+    if not chosen and (standing.formed or _was_sent(directory, plan)):
+        chosen = others
+    return tuple(seat.node_ip for seat in chosen)
+
+
+def _was_sent(directory: Directory, plan: ClusterPlan) -> bool:
+    """Whether this node had an order under `plan` before: its own record says so, durably."""
+    record = directory[directory.me].k3s
+    return record is not None and record.cluster_id == plan.cluster_id
+
+
+def _serves(known: Known, plan: ClusterPlan) -> bool:
+    record = known.k3s
+    return (
+        record is not None and record.endpoint is not None and record.cluster_id == plan.cluster_id
+    )
