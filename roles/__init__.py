@@ -3,6 +3,7 @@
 from roles._election import NotYet, Ranking, Refusal, elect, rank
 from roles._electorate import Electorate, Halt, electorate
 from roles._genesis import Genesis
+from roles._records import verify_record
 from roles._state import (
     SLOTS,
     Effect,
@@ -44,4 +45,5 @@ __all__ = [
     "elect",
     "electorate",
     "rank",
+    "verify_record",
 ]

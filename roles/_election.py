@@ -138,22 +138,23 @@ def largest_settings_group(ranked: Sequence[Candidate]) -> str | None:
 
 def _unfit(candidate: Candidate, control_plane: int) -> str | None:
     """Return why the candidate can hold no seat whatever the others are, or None."""
-    if candidate.wish in ("worker", "none"):
-        return f"its role is set to {candidate.wish}"
-    if not candidate.node_ip:
-        return "it has no usable address"
-    if not candidate.may_vote:
-        return "its token does not allow it to vote"
-    if candidate.bounds.control_plane != control_plane:
-        found = candidate.bounds.control_plane
-        return f"it is set up for a control plane of {found}, not {control_plane}"
-    if not candidate.direct:
-        return "the others reach it through a relay only"
-    if candidate.wish == "auto" and candidate.memory_mib < SERVER_MEMORY_MIN_MIB:
-        return (
-            f"it has {candidate.memory_mib} MiB of memory, a server needs {SERVER_MEMORY_MIN_MIB}"
-        )
-    return None
+    seats = candidate.bounds.control_plane
+    small = candidate.wish == "auto" and candidate.memory_mib < SERVER_MEMORY_MIN_MIB
+    grounds = (
+        (candidate.wish in ("worker", "none"), f"its role is set to {candidate.wish}"),
+        (not candidate.node_ip, "it has no usable address"),
+        (not candidate.may_vote, "its token does not allow it to vote"),
+        (
+            seats != control_plane,
+            f"it is set up for a control plane of {seats}, not {control_plane}",
+        ),
+        (not candidate.direct, "the others reach it through a relay only"),
+        (
+            small,
+            f"it has {candidate.memory_mib} MiB of memory, a server needs {SERVER_MEMORY_MIN_MIB}",
+        ),
+    )
+    return next((reason for applies, reason in grounds if applies), None)
 
 
 def _merit(

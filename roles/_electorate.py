@@ -61,11 +61,6 @@ def electorate(
     here = [c for c in willing if c.node == me or c.node in present]
     same = [c for c in here if c.bounds == bounds]
     settings = largest_settings_group(same) if settings_matter else None
-    reasons = {
-        c.node: _exclusion(c, willing, bounds=bounds, faulty=proven_faulty, settings=settings)
-        for c in willing
-    }
-    voters = tuple(node for node, reason in reasons.items() if reason is None)
     halts = (
         _equivocated(me, proven_faulty),
         _outnumbered(willing, bounds),
@@ -73,10 +68,21 @@ def electorate(
         None if has_voted else _lost_memory(me, willing),
         _odd_settings(me, same, settings),
     )
+    halt = next((halt for halt in halts if halt is not None), None)
+    reasons = {
+        c.node: _exclusion(c, willing, bounds=bounds, faulty=proven_faulty, settings=settings)
+        for c in willing
+        if c.node != me
+    }
+    if any(c.node == me for c in willing):
+        # This node knows for itself whether it remembers its votes.
+        reasons[me] = halt.message if halt is not None else None
     return Electorate(
-        voters=voters,
-        excluded=tuple(Refusal(node, reason) for node, reason in reasons.items() if reason),
-        halt=next((halt for halt in halts if halt is not None), None),
+        voters=tuple(node for node, reason in sorted(reasons.items()) if reason is None),
+        excluded=tuple(
+            Refusal(node, reason) for node, reason in sorted(reasons.items()) if reason is not None
+        ),
+        halt=halt,
     )
 
 

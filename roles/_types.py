@@ -1,4 +1,4 @@
-"""What the nodes agree about: the bounds of a network, its candidates, and the plan of a cluster."""
+"""What the nodes agree about: a network's bounds, its candidates, and the plan of a cluster."""
 
 from __future__ import annotations
 

@@ -1,0 +1,115 @@
+"""The acceptor of the decision log: Lamport's rules P1a and P2a's guard, one voter's whole duty.
+
+Invariant: an answer is returned together with the rows that must be durable before it is sent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ledger import Signer
+from roles._journal import Memory, Row, row_of
+from roles._messages import (
+    Accept,
+    Accepted,
+    Authentic,
+    Ballot,
+    Nack,
+    Prepare,
+    Promise,
+    seal,
+    without_value,
+)
+from roles._state import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to write, then what to say."""
+
+    rows: tuple[Row, ...]
+    reply: Authentic
+
+    @property
+    def refused(self) -> bool:
+        """Whether the reply is a Nack."""
+        return isinstance(self.reply.message, Nack)
+
+
+class Acceptor:
+    """Answers for one node, from its memory only. The caller decides whether it may vote at all."""
+
+    def __init__(self, signer: Signer, memory: Memory) -> None:
+        self._signer = signer
+        self._memory = memory
+
+    def prepare(self, ask: Prepare) -> Answer:
+        """Promise to accept nothing below the ballot, unless a higher one is promised already."""
+        memory = self._memory
+        floor = memory.floor(ask.slot)
+        if floor is not None and ask.ballot < floor:
+            return self.refuse(ask, promised=floor, open_slot=ask.slot)
+        vote = memory.accepted.get(ask.slot)
+        accepted: tuple[Ballot, bytes] | None = None
+        if vote is not None:
+            assert isinstance(vote.message, Accepted)
+            accepted = (vote.message.ballot, vote.message.value_hash)
+        promise = seal(
+            Promise(
+                network_id=ask.network_id,
+                limits=ask.limits,
+                generation=ask.generation,
+                slot=ask.slot,
+                ballot=ask.ballot,
+                sender=self._signer.node_id,
+                accepted=accepted,
+            ),
+            self._signer,
+            vote.value if vote is not None else b"",
+        )
+        is_new = memory.promised.get(ask.slot) != ask.ballot
+        memory.promised[ask.slot] = ask.ballot
+        return Answer((row_of(promise),) if is_new else (), promise)
+
+    def accept(self, ask: Accept, value: bytes) -> Answer:
+        """Vote for the value, unless a higher ballot is promised.
+
+        The caller has checked that this ballot was not accepted with another value.
+        """
+        memory = self._memory
+        floor = memory.floor(ask.slot)
+        if floor is not None and ask.ballot < floor:
+            return self.refuse(ask, promised=floor, open_slot=ask.slot)
+        earlier = memory.accepted.get(ask.slot)
+        if earlier is not None and earlier.message.ballot == ask.ballot:
+            assert earlier.value == value
+            return Answer((), without_value(earlier))
+        vote = seal(
+            Accepted(
+                network_id=ask.network_id,
+                limits=ask.limits,
+                generation=ask.generation,
+                slot=ask.slot,
+                ballot=ask.ballot,
+                sender=self._signer.node_id,
+                value_hash=ask.value_hash,
+            ),
+            self._signer,
+            value,
+        )
+        memory.accepted[ask.slot] = vote
+        return Answer((row_of(vote),), without_value(vote))
+
+    def refuse(self, ask: Prepare | Accept, *, promised: Ballot | None, open_slot: Slot) -> Answer:
+        """Say no, and why: a higher promise, or an earlier slot that is still open here."""
+        nack = Nack(
+            network_id=ask.network_id,
+            limits=ask.limits,
+            generation=ask.generation,
+            slot=ask.slot,
+            ballot=ask.ballot,
+            sender=self._signer.node_id,
+            promised=promised,
+            open_slot=open_slot,
+        )
+        return Answer((), seal(nack, self._signer))

@@ -1,0 +1,130 @@
+"""When this node may propose a CLAIM, and which plan: its own, drawn from who is here.
+
+The best-ranked voter proposes first and makes itself the initialiser; each next one waits longer,
+and then ranks those before it last, because they had their turn. Turns only avoid duels: agreement
+is the business of the ballots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Literal
+
+from ledger import Instant, NodeId
+from roles._election import NotYet, Ranking, elect, rank
+from roles._electorate import machines
+from roles._types import Bounds, Candidate, ClusterPlan
+
+SETTLE_S = 1.5
+"""How long the voters here must stay the same before a CLAIM, unless all machines are here.
+
+A joint cold start of ten nodes shows everyone to everyone within 1.4 s (docs/ledger.md, targets),
+so the plan sees the better candidates; later ones cost nothing but a worse rank.
+"""
+
+SETTLE_MAX_S = 5.0
+"""A guess: after this long with enough voters a flapping link delays the CLAIM no further."""
+
+TURN_S = 2.0
+"""How much longer each rank waits: several times what a healthy CLAIM takes."""
+
+
+class Nomination:
+    """The candidates that are here and vote, and how long they have been the same."""
+
+    def __init__(
+        self,
+        me: NodeId,
+        *,
+        bounds: Bounds,
+        vip: str | None,
+        network: Literal["lan", "overlay"],
+        rng: Random,
+        generation: int,
+    ) -> None:
+        self._me = me
+        self._bounds = bounds
+        self._vip = vip
+        self._network = network
+        self._rng = rng
+        self._generation = generation
+        self._here: tuple[Candidate, ...] = ()
+        self._settled_from: Instant | None = None
+        self._enough_from: Instant | None = None
+        self._ranking = Ranking(eligible=(), refused=())
+
+    @property
+    def here(self) -> tuple[Candidate, ...]:
+        """The voters that are here, this node included if it votes; sorted by node id."""
+        return self._here
+
+    @property
+    def enough(self) -> bool:
+        """Whether a quorum of voters is here."""
+        return len(self._here) >= self._bounds.quorum
+
+    def update(
+        self,
+        candidates: Sequence[Candidate],
+        voters: Collection[NodeId],
+        present: Collection[NodeId],
+        now: Instant,
+    ) -> None:
+        """Take a new view. `voters` are those recognised, `present` the peers connected."""
+        before = [candidate.node for candidate in self._here]
+        self._here = tuple(
+            sorted(
+                (c for c in candidates if c.node in voters and _is_here(c.node, self._me, present)),
+                key=lambda c: c.node,
+            )
+        )
+        if self._settled_from is None or before != [c.node for c in self._here]:
+            self._settled_from = now
+        if not self.enough:
+            self._enough_from = None
+        elif self._enough_from is None:
+            self._enough_from = now
+        self._ranking = rank(self._here, control_plane=self._bounds.control_plane)
+
+    def turn(self) -> Instant | None:
+        """Return when this node may propose a CLAIM, or None as long as it must not."""
+        place = self._place()
+        if place is None or not self.enough or isinstance(self.plan(), NotYet):
+            return None
+        assert self._settled_from is not None
+        assert self._enough_from is not None
+        complete = len(machines(self._here)) >= self._bounds.nodes_max
+        settled = self._settled_from + (0.0 if complete else SETTLE_S)
+        latest = self._enough_from + SETTLE_MAX_S
+        return Instant(min(settled, latest) + place * TURN_S)
+
+    def draw(self) -> ClusterPlan | None:
+        """Return a plan with this node as initialiser and a new cluster id, or None if not now."""
+        plan = self.plan()
+        if isinstance(plan, NotYet) or plan.initialiser != self._me or not self.enough:
+            return None
+        return replace(plan, cluster_id=f"{self._rng.getrandbits(128):032x}")
+
+    def plan(self) -> ClusterPlan | NotYet:
+        """Return what this node would propose, cluster id left at zero, or what it lacks."""
+        eligible = [candidate.node for candidate in self._ranking.eligible]
+        place = self._place()
+        return elect(
+            self._here,
+            control_plane=self._bounds.control_plane,
+            generation=self._generation,
+            cluster_id="0" * 32,
+            network=self._network,
+            vip=self._vip,
+            failed_before=frozenset(eligible[: place or 0]),
+        )
+
+    def _place(self) -> int | None:
+        eligible = [candidate.node for candidate in self._ranking.eligible]
+        return eligible.index(self._me) if self._me in eligible else None
+
+
+def _is_here(node: NodeId, me: NodeId, present: Collection[NodeId]) -> bool:
+    return node == me or node in present
