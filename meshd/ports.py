@@ -1,4 +1,4 @@
-"""The shell's parts as the daemon sees them; each has a real and a fake form with the same tests."""
+"""The shell's parts as the daemon sees them; real and fake forms pass the same tests."""
 
 from __future__ import annotations
 
@@ -72,6 +72,13 @@ class Store(Protocol):
 
         Raises:
             MeshdError: disk full, read-only or damaged; the fix says what to do.
+        """
+
+    async def probe(self) -> None:
+        """Return if commits work: write something of a vote's size and take it back.
+
+        Raises:
+            MeshdError: as `persist`.
         """
 
     async def remember_peer(self, peer: NodeId, addresses: Sequence[str]) -> None:

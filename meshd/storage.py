@@ -133,8 +133,11 @@ class SqliteStore:
     SQLite runs in a worker thread, one call at a time: a slow disk delays votes, never heartbeats.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, reader: sqlite3.Connection, path: Path
+    ) -> None:
         self._connection = connection
+        self._reader = reader  # Its reads never wait for a commit (WAL).
         self._path = path
         self._turn = trio.Lock()
 
@@ -152,16 +155,18 @@ class SqliteStore:
         try:
             path.chmod(0o600)
             _prepare(connection, path, owner)
+            reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
         except sqlite3.DatabaseError as error:
             connection.close()
             raise _refused(path, error) from error
         except MeshdError:
             connection.close()
             raise
-        return cls(connection, path)
+        return cls(connection, reader, path)
 
     def close(self) -> None:
         """Close the database; nothing that was committed is lost if this is never called."""
+        self._reader.close()
         self._connection.close()
 
     def load(self) -> Saved:
@@ -196,6 +201,13 @@ class SqliteStore:
             ]
         )
 
+    async def probe(self) -> None:
+        """Write as much as a large commit would, and take it back."""
+        await self._transact(
+            [("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", [("x" * 65536,)])]
+        )
+        await self._transact([("DELETE FROM meta WHERE key = ?", [("probe",)])])
+
     async def remember_peer(self, peer: NodeId, addresses: Sequence[str]) -> None:
         """Keep a peer's addresses for the next start."""
         statement = (
@@ -211,7 +223,7 @@ class SqliteStore:
 
     def history(self, *, after: int = 0, limit: int = 1000) -> tuple[HistoryRow, ...]:
         """Return the newest `limit` rows numbered above `after`, oldest first."""
-        rows = self._connection.execute(
+        rows = self._reader.execute(
             "SELECT id, wall_ms, kind, text FROM history WHERE id > ? ORDER BY id DESC LIMIT ?",
             (after, limit),
         ).fetchall()

@@ -1,0 +1,266 @@
+"""From a command line to a running node: open everything in a safe order, then drive.
+
+The lock comes before the state, the state before the network: a second daemon, a damaged disk or
+a wrong file ends the start before anyone was told anything.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+from structlog.typing import FilteringBoundLogger
+
+from ledger import BadEntry, decode_entry
+from meshd import __version__
+from meshd.api import open_sockets, serve_api
+from meshd.clock import read_moment
+from meshd.cluster import CandidateSecrets, K3sCluster, prepare_secrets
+from meshd.config import Settings, derive, load_settings
+from meshd.daemon._drive import Driver
+from meshd.daemon._view import View
+from meshd.errors import MeshdError
+from meshd.events import FactsObserved, Health
+from meshd.identity import (
+    Identity,
+    load_or_create_identity,
+    machine_fingerprint,
+    node_name_of,
+    set_aside_if_cloned,
+)
+from meshd.machine import cpu_count, memory_mib, read_node_ip
+from meshd.mesh import LibP2PMesh
+from meshd.node import Node
+from meshd.observe import open_log
+from meshd.ports import Mesh
+from meshd.schema import Facts
+from meshd.storage import SqliteStore, locked_state_dir, volatile_reason
+
+FACTS_INTERVAL_S = 5.0  # Between looks at the node address, beside those the mesh asks for.
+EXIT_FINE = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """Everything a start has opened and checked before it speaks to anyone."""
+
+    settings: Settings
+    identity: Identity
+    store: SqliteStore
+    secrets: CandidateSecrets
+    fingerprint: tuple[str, ...]
+    health: tuple[Health, ...]
+    may_vote: bool
+    log: FilteringBoundLogger
+
+
+def run_daemon(*, config: Sequence[Path], state_dir: Path, run_dir: Path) -> int:
+    """Run until SIGTERM or SIGINT; k3s runs on afterwards.
+
+    Args:
+        config: cloud-config files or folders; empty: the default folders.
+        state_dir: holds the identity, the votes and the database; must survive a power cut.
+        run_dir: holds the local API's sockets.
+
+    Returns:
+        The exit code; errors for the operator were printed on stderr.
+    """
+    try:
+        settings = load_settings(config or None, os.environ)
+        log = open_log(settings.log_level, os.environ)
+        with locked_state_dir(state_dir):
+            opened = _open(settings, state_dir, log)
+            try:
+                trio.run(_serve, opened, state_dir, open_sockets(run_dir))
+            finally:
+                opened.store.close()
+    except MeshdError as error:
+        return _report(error)
+    except ExceptionGroup as group:  # From a nursery.
+        found, bugs = group.split(MeshdError)
+        if found is None or bugs is not None:
+            raise
+        return max(_report(error) for error in _leaves(found))
+    return EXIT_FINE
+
+
+def _leaves(group: ExceptionGroup[MeshdError]) -> Iterator[MeshdError]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _report(error: MeshdError) -> int:
+    # The log may not be open yet, and this is for the person who started the daemon.
+    print(error.render(), file=sys.stderr)  # noqa: T201
+    return error.exit_code
+
+
+def _open(settings: Settings, state_dir: Path, log: FilteringBoundLogger) -> Opened:
+    """Open and check everything that lies on this machine."""
+    health = []
+    for finding in settings.findings:
+        place = f"{finding.origin}: " if finding.origin is not None else ""
+        message = f"{place}{finding.message}"
+        health.append(_warning(finding.code, message, finding.fix))
+    key = derive(settings.network.secret, "meshd fingerprint v1")
+    fingerprint = machine_fingerprint(key, os.environ)
+    cloned = set_aside_if_cloned(state_dir, fingerprint)
+    if cloned is not None:
+        fix = "nothing needs doing; delete the folder when nobody misses it"
+        health.append(_warning("MESH-2013", cloned, fix))
+    identity = load_or_create_identity(state_dir)
+    volatile = volatile_reason(state_dir, Path("/proc/self/mounts").read_text(encoding="utf-8"))
+    if volatile is not None:
+        message = f"this node does not vote: {state_dir} does not survive a power cut ({volatile})"
+        fix = "name a directory on a real disk with --state-dir"
+        health.append(Health(code="MESH-2007", severity="error", message=message, fix=fix))
+    for item in health:
+        log.warning("finding", code=item.code, message=item.message, fix=item.fix)
+    return Opened(
+        settings=settings,
+        identity=identity,
+        secrets=prepare_secrets(state_dir),
+        fingerprint=fingerprint,
+        health=tuple(health),
+        may_vote=volatile is None and settings.network.capability == "vote",
+        log=log,
+        store=SqliteStore.open(state_dir / "meshd.db", owner=identity.node_id),
+    )
+
+
+def _warning(code: str, message: str, fix: str) -> Health:
+    return Health(code=code, severity="warning", message=message, fix=fix)
+
+
+async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socket]) -> None:
+    """Run all parts until a signal comes or one of them fails."""
+    settings, identity = opened.settings, opened.identity
+    mesh = LibP2PMesh(
+        private_key=identity.private_key,
+        network=settings.network,
+        listen=settings.listen,
+        discovery=settings.discovery,
+        seeds=settings.seeds,
+        remembered=opened.store.load().peers,
+        interface=settings.interface,
+    )
+    cluster = K3sCluster(
+        settings=settings,
+        node_name=_node_name(identity),
+        sealing_key=identity.sealing_key,
+        secrets=opened.secrets,
+        state_dir=state_dir,
+    )
+    driver = Driver(
+        build=partial(_build_node, opened),
+        facts=_read_facts(opened, ()),
+        mesh=mesh,
+        cluster=cluster,
+        store=opened.store,
+        log=opened.log,
+        read_moment=read_moment,
+    )
+    driver.situation.set_health("start", opened.health)
+    view = View(driver, opened.store, read_moment)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope, opened.log)
+        addresses = await nursery.start(mesh.run, driver.events)
+        opened.log.info(
+            "listening",
+            node=identity.node_id,
+            version=__version__,
+            network=settings.network.network_id,
+            addresses=" ".join(addresses),
+        )
+        driver.situation.note(FactsObserved(_read_facts(opened, addresses)))
+        nursery.start_soon(_watch_facts, opened, mesh, driver, addresses)
+        nursery.start_soon(cluster.run, driver.events)
+        nursery.start_soon(serve_api, view, sockets)
+        nursery.start_soon(driver.run)
+
+
+def _node_name(identity: Identity) -> str:
+    return node_name_of(socket.gethostname(), identity.signer.public_key)
+
+
+def _build_node(opened: Opened, facts: Facts) -> Node:
+    """Return the node that the disk says this is."""
+    saved = opened.store.load()
+    network_id = opened.settings.network.network_id
+    entries = []
+    for encoded in saved.entries:
+        try:
+            entries.append(decode_entry(encoded, network_id))
+        except BadEntry as error:
+            # Not a vote: the others have it, and anti-entropy brings it back.
+            opened.log.warning("damaged_entry_dropped", reason=str(error))
+    return Node(
+        network_id=network_id,
+        signer=opened.identity.signer,
+        bounds=opened.settings.bounds,
+        facts=facts,
+        vip=opened.settings.kubevip.address if opened.settings.kubevip else None,
+        rng=random.Random(os.urandom(16)),  # noqa: S311  # Jitter and choices, no secrets.
+        now=read_moment(),
+        entries=entries,
+        votes=saved.votes,
+    )
+
+
+def _read_facts(opened: Opened, addresses: Sequence[str]) -> Facts:
+    """Return what this machine says about itself now."""
+    settings, bounds = opened.settings, opened.settings.bounds
+    vip = settings.kubevip.address if settings.kubevip else None
+    return Facts(
+        name=socket.gethostname(),
+        node_name=_node_name(opened.identity),
+        node_ip=read_node_ip(wanted=settings.interface, vip=vip),
+        addresses=tuple(addresses),
+        sealing_key=opened.identity.sealing_key.public_key().public_bytes_raw(),
+        memory_mib=memory_mib(),
+        cpus=cpu_count(),
+        role_wish=settings.role,
+        may_vote=opened.may_vote,
+        bound=bounds.bound,
+        nodes_max=bounds.nodes_max,
+        quorum=bounds.quorum,
+        control_plane=bounds.control_plane,
+        settings_hash=settings.settings_hash(),
+        ca_hash=opened.secrets.ca_hash,
+        token_commitment=opened.secrets.token_commitment,
+        fingerprint=opened.fingerprint,
+        vip=vip,
+        software=f"meshd {__version__}",
+    )
+
+
+async def _watch_facts(
+    opened: Opened, mesh: Mesh, driver: Driver, addresses: tuple[str, ...]
+) -> None:
+    """Tell the node when its addresses change, as netlink says or a look now and then."""
+    told: Facts | None = None
+    while True:
+        facts = _read_facts(opened, addresses)
+        if facts != told:
+            await driver.events.send(FactsObserved(facts))
+            told = facts
+        with trio.move_on_after(FACTS_INTERVAL_S):
+            addresses = await mesh.addresses_changed()
+
+
+async def _stop_on_signal(scope: trio.CancelScope, log: FilteringBoundLogger) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
