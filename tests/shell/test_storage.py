@@ -1,0 +1,152 @@
+"""The store: durable or unchanged, and never somebody else's."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ledger import NodeId, Signer
+from meshd.errors import MeshdError
+from meshd.events import Persist
+from meshd.storage import HISTORY_ROWS_MAX, SqliteStore, locked_state_dir, volatile_reason
+
+ME = Signer(Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)).node_id
+VOTES = (("accept/1/claim", b"a vote"), ("promise/1/claim", b"a promise"))
+
+
+def reopened(path: Path) -> SqliteStore:
+    return SqliteStore.open(path, owner=ME)
+
+
+async def test_what_was_persisted_is_there_after_a_restart(tmp_path: Path) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    await store.persist(Persist(votes=VOTES))
+    await store.persist(Persist(votes=(("accept/1/claim", b"a newer vote"),)))
+    await store.remember_peer(NodeId("n2"), ["/ip4/10.0.0.12/tcp/7946"])
+    # No close: a killed daemon does not say goodbye either.
+    saved = reopened(tmp_path / "meshd.db").load()
+    assert saved.votes == (("accept/1/claim", b"a newer vote"), VOTES[1])
+    assert saved.peers == ((NodeId("n2"), ("/ip4/10.0.0.12/tcp/7946",)),)
+
+
+async def test_commits_are_synchronised_to_the_disk(tmp_path: Path) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_a_full_disk_is_an_error_with_a_fix_and_changes_nothing(tmp_path: Path) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    await store.persist(Persist(votes=VOTES[:1]))
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(MeshdError, match="is full") as caught:
+        await store.persist(Persist(votes=(VOTES[1], ("accept/1/started", b"x" * 200_000))))
+    assert caught.value.code == "MESH-2006"
+    with pytest.raises(MeshdError, match="is full"):
+        await store.probe()
+    assert store.load().votes == VOTES[:1]
+    store._connection.execute("PRAGMA max_page_count = 100000")
+    await store.probe()
+    await store.persist(Persist(votes=VOTES[1:]))
+    assert store.load().votes == VOTES
+
+
+def test_a_damaged_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "meshd.db"
+    reopened(path).close()
+    content = bytearray(path.read_bytes())
+    content[4096 : 4096 + 64] = b"\xff" * 64
+    path.write_bytes(content)
+    with pytest.raises(MeshdError, match="is damaged") as caught:
+        reopened(path)
+    assert caught.value.code == "MESH-2003"
+    assert path.read_bytes() == bytes(content)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "meshd.db"
+    path.write_bytes(b"these are not the votes" * 100)
+    with pytest.raises(MeshdError, match="is damaged"):
+        reopened(path)
+    assert path.read_bytes() == b"these are not the votes" * 100
+
+
+def test_the_database_of_another_node_is_refused(tmp_path: Path) -> None:
+    reopened(tmp_path / "meshd.db").close()
+    with pytest.raises(MeshdError, match="belongs to node") as caught:
+        SqliteStore.open(tmp_path / "meshd.db", owner=NodeId("another"))
+    assert caught.value.code == "MESH-2005"
+
+
+def test_the_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    reopened(tmp_path / "meshd.db").close()
+    with sqlite3.connect(tmp_path / "meshd.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(MeshdError, match="newer meshd") as caught:
+        reopened(tmp_path / "meshd.db")
+    assert caught.value.code == "MESH-2004"
+
+
+async def test_history_keeps_the_newest_rows_in_order(tmp_path: Path) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    store._connection.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
+        "INSERT INTO history (wall_ms, kind, text) SELECT i, 'old', '' FROM n",
+        (HISTORY_ROWS_MAX,),
+    )
+    await store.append_history(5, "formed", "the cluster is formed")
+    rows = store.history(limit=20_000)
+    assert len(rows) == HISTORY_ROWS_MAX
+    assert [rows[0].number, rows[-1].text] == [2, "the cluster is formed"]
+    assert [row.kind for row in store.history(after=HISTORY_ROWS_MAX)] == ["formed"]
+
+
+def test_a_second_daemon_is_refused_by_name(tmp_path: Path) -> None:
+    with (
+        locked_state_dir(tmp_path / "state"),
+        pytest.raises(MeshdError, match="another meshd daemon") as caught,
+        locked_state_dir(tmp_path / "state"),
+    ):
+        raise AssertionError("two daemons own one state directory")
+    assert caught.value.code == "MESH-2002"
+    with locked_state_dir(tmp_path / "state"):
+        assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_state_directory_that_cannot_be_made_is_an_error_with_a_fix(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(MeshdError, match="cannot be written") as caught,
+        locked_state_dir(tmp_path / "file" / "state"),
+    ):
+        raise AssertionError("a file was taken for a directory")
+    assert "--state-dir" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [
+        ("/dev/sda / ext4 rw 0 0\n", None),
+        ("/dev/sda / ext4 rw 0 0\ntmpfs {state} tmpfs rw 0 0\n", "is a tmpfs"),
+        ("tmpfs / tmpfs rw 0 0\n/dev/sda {state} ext4 rw 0 0\n", None),
+        (
+            "tmpfs / tmpfs rw 0 0\noverlay {state} overlay rw,upperdir={other} 0 0\n",
+            "an overlay, and / is a tmpfs",
+        ),
+        ("/dev/sda / ext4 rw 0 0\noverlay {state} overlay rw,upperdir={other} 0 0\n", None),
+        ("overlay {state} overlay ro,lowerdir=/a 0 0\n", "read-only overlay"),
+    ],
+)
+def test_a_directory_that_a_power_cut_empties_is_known(
+    tmp_path: Path, mounts: str, expected: str | None
+) -> None:
+    state, other = tmp_path / "state", tmp_path / "other"
+    state.mkdir()
+    other.mkdir()
+    reason = volatile_reason(state, mounts.format(state=state, other=other))
+    assert (reason is None) if expected is None else (reason and expected in reason)
