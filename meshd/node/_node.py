@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from random import Random
 from typing import assert_never
@@ -23,7 +24,6 @@ from meshd.events import (
     Health,
     HealthObserved,
     K3sObserved,
-    Learn,
     LinkObserved,
     Note,
     Persist,
@@ -36,18 +36,14 @@ from meshd.events import (
 from meshd.node._authority import authority_of
 from meshd.node._batch import durable_first
 from meshd.node._chronicle import genesis_notes, k3s_notes
-from meshd.node._directory import Directory
 from meshd.node._health import health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
 from meshd.node._registers import Register, k3s_record, link_records, without_words
 from meshd.node._seals import Seals, sealed_key
+from meshd.node._view import View
 from meshd.node._waiting import NodePhase, phase_of, waiting_for
-from meshd.schema import Facts, K3sRecord, LinkRecord
+from meshd.schema import Facts
 from roles import Bounds, Candidate, Genesis, GenesisState
-
-_FACTS = msgspec.msgpack.Decoder(Facts)
-_K3S = msgspec.msgpack.Decoder(K3sRecord)
-_LINKS = msgspec.msgpack.Decoder(tuple[LinkRecord, ...])
 
 _WORDS_QUIET_S = 2.0  # A change of words alone waits for the next one; a guess.
 _LINKS_QUIET_S = 5.0  # Links come in bunches, and nothing urgent depends on them; a guess.
@@ -87,7 +83,8 @@ class Node:
         self.bounds = bounds
         self.facts = facts
         self.vip = vip
-        self.directory = Directory(self.me)
+        self._view = View(self.me)
+        self.directory = self._view.directory
         self.order: ClusterOrder = NOTHING
         self.observed: K3sObserved | None = None
         self.shell_health: tuple[Health, ...] = ()
@@ -104,20 +101,24 @@ class Node:
         authority = authority_of(
             network_id=network_id, bounds=bounds, genesis=lambda: self.genesis.state
         )
-        self.replica = Replica(signer, network_id, authority, rng, now, entries)
+        self.replica = Replica(
+            signer,
+            network=network_id,
+            authority=authority,
+            rng=rng,
+            now=now,
+            entries=entries,
+        )
         self.standing = Standing()
         self._state: GenesisState | None = None
-        self._sealed: dict[str, bytes] = {}  # To this node, by name of the secret.
-        self._handed_over: set[tuple[NodeId, str]] = set()  # (recipient, name) in the ledger.
         self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
-        self._malformed: dict[NodeId, int] = {}
+        self._broken: dict[NodeId, int] = {}  # Genesis frames that broke the protocol, by peer.
         self._seals = Seals()
         self._facts_register = Register(f"node/{self.me}/facts", quiet_s=0.0)
         self._k3s_register = Register(f"node/{self.me}/k3s", quiet_s=_WORDS_QUIET_S)
         self._links_register = Register(f"node/{self.me}/links", quiet_s=_LINKS_QUIET_S)
         self._out: list[Effect] = []
         self._started = False
-        self._people_changed = True
         self._unsettled = True
 
     # What a shell asks.
@@ -163,9 +164,9 @@ class Node:
     @property
     def rejected(self) -> Mapping[NodeId, int]:
         """How often each peer broke the protocol since this node started."""
-        counts = dict(self.replica.rejected)
-        for peer, count in self._malformed.items():
-            counts[peer] = counts.get(peer, 0) + count
+        counts = Counter(self.replica.rejected)
+        counts.update(self._broken)
+        counts.update(self._view.malformed)
         return counts
 
     @property
@@ -251,7 +252,7 @@ class Node:
 
     def _link_changed(self, event: Connected | Disconnected | LinkObserved, now: Moment) -> None:
         known = self.directory[event.peer]
-        self._people_changed = self._unsettled = True
+        self._view.people_changed = self._unsettled = True
         match event:
             case Connected(peer, path):
                 if not known.connected:
@@ -273,8 +274,8 @@ class Node:
         """Do what is due and what follows from the event, until nothing more does."""
         if self.replica.deadline <= now.at:
             self._from_ledger(self.replica.tick(now), now)
-        if self._people_changed:
-            self._people_changed = False
+        if self._view.people_changed:
+            self._view.people_changed = False
             present = self.directory.present() - {self.me}
             self._from_genesis(self.genesis.update(self.candidates(), present, now.at), now)
         if self.genesis.deadline <= now.at:
@@ -329,7 +330,7 @@ class Node:
         self._out += self._seals.due(
             self.directory,
             self.standing,
-            written=self._handed_over,
+            written=self._view.handed_over,
             holds_secrets=holds,
             now=now.at,
         )
@@ -391,50 +392,23 @@ class Node:
                     if key not in self._recorded:
                         self._write(key, value, now)
                 case roles.Reject(peer, reason):
-                    self._malformed[peer] = self._malformed.get(peer, 0) + 1
+                    self._broken[peer] = self._broken.get(peer, 0) + 1
                     self._out.append(Reject(peer, reason))
                 case _:
                     assert_never(effect)
 
     def _learned(self, entry: Entry, now: Moment) -> None:
-        """Take in a register that is new to this node; its author had the right to write it."""
-        if entry.value is None:
-            return
-        try:
-            match entry.key.split("/"):
-                case ["node", _, "facts"]:
-                    self._learned_facts(entry.author, _FACTS.decode(entry.value))
-                case ["node", _, "k3s"]:
-                    self.directory[entry.author].k3s = _K3S.decode(entry.value)
-                case ["node", _, "links"]:
-                    self.directory[entry.author].neighbours = _LINKS.decode(entry.value)
-                    self._people_changed = True
-                case ["genesis", _, _]:
-                    self._recorded.add(entry.key)
-                    self._from_genesis(self.genesis.learn(entry.value, now.at), now)
-                case ["sealed", recipient, name]:
-                    self._handed_over.add((NodeId(recipient), name))
-                    if recipient == self.me and (
-                        name not in self._sealed or self._starts_cluster(entry.author)
-                    ):
-                        self._sealed[name] = entry.value
-                case _:
-                    return
-        except msgspec.DecodeError:
-            # Signed by its author, and not a record of any version this node knows.
-            self._malformed[entry.author] = self._malformed.get(entry.author, 0) + 1
         self._unsettled = True
+        self._out += self._view.take(entry)
+        if entry.key.startswith("genesis/") and entry.value is not None:
+            self._recorded.add(entry.key)
+            self._from_genesis(self.genesis.learn(entry.value, now.at), now)
 
-    def _learned_facts(self, author: NodeId, facts: Facts) -> None:
-        known = self.directory[author]
-        before, known.facts = known.facts, facts
-        self._people_changed = True
-        if author != self.me and (before is None or before.addresses != facts.addresses):
-            self._out.append(Learn(author, facts.addresses))
-
-    def _starts_cluster(self, node: NodeId) -> bool:
+    @property
+    def _sealed(self) -> Mapping[str, bytes]:
+        """The secrets sealed to this node, by name."""
         plan = self.standing.plan
-        return plan is not None and plan.initialiser == node
+        return self._view.sealed_by(plan.initialiser if plan is not None else None)
 
     def _note(self, kind: str, text: str) -> None:
         self._out.append(Note(kind=kind, text=text))

@@ -1,0 +1,68 @@
+"""The ledger's registers as this node understands them: records in the directory, secrets, proofs.
+
+Invariant: a value that cannot be decoded changes nothing but a count; it is its author's fault or
+of a later version.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ledger import Entry, NodeId
+from meshd.events import Learn
+from meshd.node._directory import Directory
+from meshd.schema import Facts, K3sRecord, LinkRecord
+
+_FACTS = msgspec.msgpack.Decoder(Facts)
+_K3S = msgspec.msgpack.Decoder(K3sRecord)
+_LINKS = msgspec.msgpack.Decoder(tuple[LinkRecord, ...])
+
+
+class View:
+    """What the entries taken in so far say; `people_changed` is for its reader to reset."""
+
+    def __init__(self, me: NodeId) -> None:
+        self.me = me
+        self.directory = Directory(me)
+        self.handed_over: set[tuple[NodeId, str]] = set()  # (recipient, secret) in the ledger.
+        self.malformed: dict[NodeId, int] = {}
+        self.people_changed = True  # Whether candidates, or who is present, may have changed.
+        self._sealed: dict[str, dict[NodeId, bytes]] = {}  # To this node: secret, by author.
+
+    def take(self, entry: Entry) -> list[Learn]:
+        """Take in a register that is new to this node, and lawful."""
+        if entry.value is None:
+            return []
+        try:
+            match entry.key.split("/"):
+                case ["node", _, "facts"]:
+                    return self._take_facts(entry.author, _FACTS.decode(entry.value))
+                case ["node", _, "k3s"]:
+                    self.directory[entry.author].k3s = _K3S.decode(entry.value)
+                case ["node", _, "links"]:
+                    self.directory[entry.author].neighbours = _LINKS.decode(entry.value)
+                    self.people_changed = True
+                case ["sealed", recipient, name]:
+                    self.handed_over.add((NodeId(recipient), name))
+                    if recipient == self.me:
+                        self._sealed.setdefault(name, {})[entry.author] = entry.value
+                case _:
+                    pass
+        except msgspec.DecodeError:
+            self.malformed[entry.author] = self.malformed.get(entry.author, 0) + 1
+        return []
+
+    def sealed_by(self, first: NodeId | None) -> dict[str, bytes]:
+        """Return the secrets sealed to this node by name, those that `first` sealed preferred."""
+        return {
+            name: by_author[first] if first in by_author else by_author[min(by_author)]
+            for name, by_author in sorted(self._sealed.items())
+        }
+
+    def _take_facts(self, author: NodeId, facts: Facts) -> list[Learn]:
+        known = self.directory[author]
+        before, known.facts = known.facts, facts
+        self.people_changed = True
+        if author == self.me or (before is not None and before.addresses == facts.addresses):
+            return []
+        return [Learn(author, facts.addresses)]
