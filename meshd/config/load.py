@@ -14,11 +14,18 @@ from meshd.config.keys import Discovery, K3sKeys, Key
 from meshd.config.naming import derive, network_id_from
 from meshd.config.schema import Finding, K3sArguments, KubeVip, Network, Settings
 from meshd.config.sources import Sources, read_sources
-from meshd.config.token import Token, parse_token
-from meshd.errors import ConfigError
+from meshd.config.token import Token, join_token, parse_token
+from meshd.config.tree import Table, parse_yaml
+from meshd.errors import ConfigError, NotPermitted
 
 TOKEN_FILE_VARIABLE = "MESHD_TOKEN_FILE"  # noqa: S105 - The name of a variable, no secret.
 LISTEN_DEFAULT = ("/ip4/0.0.0.0/tcp/7946", "/ip6/::/tcp/7946")
+MISSING_CODE = "MESH-1026"
+"""No token anywhere."""
+
+STRICT_CODES = frozenset({"MESH-1023", "MESH-1024", "MESH-1025"})
+"""Findings that the daemon lives with and `meshd config validate` does not."""
+
 DISCOVERY_DEFAULT: tuple[Discovery, ...] = ("lan", "seeds", "dht")
 KAIROS_NETWORK_ID = "kairos"
 """Kairos' default for `p2p.network_id`; it stands for the token's own network."""
@@ -73,6 +80,42 @@ def read_configuration(paths: Sequence[Path] | None, env: Mapping[str, str]) -> 
     )
 
 
+def load_join_token(paths: Sequence[Path] | None, env: Mapping[str, str]) -> Token:
+    """Return a token for this node's network whose holder never votes.
+
+    An EdgeVPN token becomes one of meshd's own, with the bounds that the files give it.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        NotPermitted: this node's own token may neither vote nor join.
+    """
+    settings = load_settings(paths, env)
+    sources = read_sources(paths)
+    token = _token(check(sources.content), sources, env)
+    if token.network.capability == "relay":
+        raise NotPermitted(
+            "MESH-1016",
+            "this node's token lets it relay only",
+            fix="ask a control-plane node: run `meshd token join` there",
+        )
+    return join_token(replace(token, bounds=settings.bounds, kind="meshd"))
+
+
+def token_text_in(text: str, path: Path) -> str:
+    """Return p2p.network_token of the cloud-config `text`; `path` is named in errors.
+
+    Raises:
+        ConfigError: not YAML, or it holds no token.
+    """
+    tree, _ = parse_yaml(text, path)
+    found = check(tree).get(keys.NETWORK_TOKEN) if isinstance(tree, Table) else None
+    if not found:
+        raise ConfigError(
+            MISSING_CODE, f"{path} sets no p2p.network_token", fix="name a file that does"
+        )
+    return found
+
+
 def located(finding: Finding) -> str:
     """Return `FILE:LINE:COL: message`, or the message alone where there is no place."""
     if finding.origin is None:
@@ -96,7 +139,7 @@ def _token(checked: Checked, sources: Sources, env: Mapping[str, str]) -> Token:
     if not text:
         read = ", ".join(str(path) for path in sources.files) or "no file at all"
         raise ConfigError(
-            "MESH-1026",
+            MISSING_CODE,
             "no network token: p2p.network_token is not set",
             cause=f"read: {read}",
             fix="make one with `meshd token new` and put the same on every machine",

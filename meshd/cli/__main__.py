@@ -1,0 +1,7 @@
+"""`python -m meshd.cli`."""
+
+import sys
+
+from meshd.cli import main
+
+sys.exit(main())

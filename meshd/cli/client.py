@@ -1,0 +1,111 @@
+"""The local API as the commands see it: HTTP/1.1 over a Unix socket, JSON in answers."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from meshd.errors import DaemonUnreachable, MeshdError, NotPermitted
+
+Json = dict[str, Any]
+"""An object of the local API; later versions add fields, so nothing more is promised."""
+
+TIMEOUT_S = 10.0
+SOCKETS = ("meshd.sock", "ro.sock")
+
+
+class Client:
+    """Asks the daemon whose sockets are in `run_dir`."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def get(self, path: str, **query: str | None) -> Json:
+        """Return the JSON object at `path`; parameters that are None are left out.
+
+        Raises:
+            DaemonUnreachable: nothing answers.
+            NotPermitted: this user may use neither socket.
+            MeshdError: the daemon answered with an error.
+        """
+        answer = self._ask(path, query, accept="application/json", timeout_s=TIMEOUT_S)
+        try:
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(self.run_dir, str(error)) from None
+        try:
+            content = json.loads(body)
+        except ValueError:
+            content = None
+        if answer.status != http.HTTPStatus.OK or not isinstance(content, dict):
+            said = content.get("error") if isinstance(content, dict) else None
+            raise MeshdError(
+                "MESH-7013",
+                f"the daemon answered {answer.status} to {path}",
+                cause=str(said) if said else None,
+                fix="the daemon may be of another version: restart it",
+            )
+        return content
+
+    def follow(self, path: str, **query: str | None) -> Iterator[Json]:
+        """Yield the objects that the daemon sends (server-sent events) until it stops.
+
+        Raises:
+            DaemonUnreachable: nothing answers.
+        """
+        answer = self._ask(path, query, accept="text/event-stream", timeout_s=None)
+        for line in answer:
+            if line.startswith(b"data: "):
+                yield json.loads(line.removeprefix(b"data: "))
+
+    def _ask(
+        self, path: str, query: dict[str, str | None], *, accept: str, timeout_s: float | None
+    ) -> http.client.HTTPResponse:
+        given = {name: value for name, value in query.items() if value is not None}
+        target = f"{path}?{urlencode(given)}" if given else path
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = self._connect(timeout_s)
+        try:
+            connection.request("GET", target, headers={"Accept": accept, "Connection": "close"})
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _unreachable(self.run_dir, str(error)) from None
+
+    def _connect(self, timeout_s: float | None) -> socket.socket:
+        """Return a connection to the first socket that this user may use."""
+        refused: OSError | None = None
+        for name in SOCKETS:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(timeout_s)
+            try:
+                sock.connect(str(self.run_dir / name))
+            except PermissionError as error:
+                refused = error
+                sock.close()
+            except OSError as error:
+                refused = refused or error
+                sock.close()
+            else:
+                return sock
+        if isinstance(refused, PermissionError):
+            raise NotPermitted(
+                "MESH-7012",
+                f"this user may not talk to the daemon in {self.run_dir}",
+                fix="run it as root, or join the group meshd",
+            )
+        raise _unreachable(self.run_dir, refused.strerror if refused and refused.strerror else "")
+
+
+def _unreachable(run_dir: Path, why: str) -> DaemonUnreachable:
+    return DaemonUnreachable(
+        "MESH-7011",
+        f"no daemon answers in {run_dir}" + (f": {why}" if why else ""),
+        fix="start it with `systemctl start meshd` or `meshd daemon`, "
+        "or name its folder with --run-dir",
+    )

@@ -1,0 +1,57 @@
+"""The merged configuration as it may be shown: meshd's sections, without secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from meshd.config.keys import ALL, SECTIONS
+from meshd.config.schema import Origin
+from meshd.config.tree import Scalar, Sequence, Table, Tree, plain
+
+HIDDEN = "(hidden)"
+
+_SECRET_NAME = re.compile(r"token|password|passwd|secret|key|endpoint", re.IGNORECASE)
+_SECRET_ARGUMENT = re.compile(r"(--?[a-z0-9-]*(?:token|endpoint|key|secret)[a-z0-9-]*)[= ]\S+")
+
+
+def redacted(content: Table) -> Table:
+    """Return meshd's sections of `content` with every secret replaced.
+
+    Hidden are keys that are known to be secret, unknown ones whose name says so, and values of
+    k3s arguments such as `--agent-token`.
+    """
+    entries = {
+        name: _redacted(name, content.entries[name]) for name in SECTIONS if name in content.entries
+    }
+    return replace(content, entries=entries)
+
+
+def flat(tree: Tree, path: str = "") -> Iterator[tuple[str, str, Origin]]:
+    """Yield (path, value as JSON, where it comes from) of every value."""
+    if not isinstance(tree, Table):
+        yield path, json.dumps(plain(tree), ensure_ascii=False), tree.origin
+        return
+    for name, below in tree.entries.items():
+        yield from flat(below, f"{path}.{name}" if path else name)
+
+
+def _redacted(path: str, tree: Tree) -> Tree:
+    key = ALL.get(path)
+    secret = _SECRET_NAME.search(path.rpartition(".")[2]) if key is None else key.secret
+    if isinstance(tree, Table):
+        entries = {
+            name: Scalar(value=HIDDEN, text=HIDDEN, origin=below.origin)
+            if secret
+            else _redacted(f"{path}.{name}", below)
+            for name, below in tree.entries.items()
+        }
+        return replace(tree, entries=entries)
+    if isinstance(tree, Sequence):
+        return replace(tree, items=tuple(_redacted(path, item) for item in tree.items))
+    if tree.value is None or tree.value == "":
+        return tree
+    text = HIDDEN if secret else _SECRET_ARGUMENT.sub(rf"\1={HIDDEN}", tree.text)
+    return tree if text == tree.text else replace(tree, value=text, text=text)
