@@ -5,7 +5,6 @@ from roles._electorate import Electorate, Halt, electorate
 from roles._genesis import Genesis
 from roles._records import verify_record
 from roles._state import (
-    SLOTS,
     Effect,
     GenesisPhase,
     GenesisState,
@@ -20,7 +19,6 @@ from roles._state import (
 from roles._types import Bounds, Candidate, ClusterPlan, RoleWish, Seat
 
 __all__ = [
-    "SLOTS",
     "Bounds",
     "Candidate",
     "ClusterPlan",

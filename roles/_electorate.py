@@ -58,19 +58,20 @@ def electorate(
         settings_matter: False once CLAIM is decided; the plan then says which settings count.
     """
     willing = sorted((c for c in candidates if is_willing(c)), key=lambda c: c.node)
+    twins = _twins_of(willing)
     here = [c for c in willing if c.node == me or c.node in present]
-    same = [c for c in here if c.bounds == bounds]
+    same = [c for c in here if c.bounds.limits == bounds.limits]
     settings = largest_settings_group(same) if settings_matter else None
     halts = (
         _equivocated(me, proven_faulty),
         _outnumbered(willing, bounds),
         _too_many(willing, bounds),
-        None if has_voted else _lost_memory(me, willing),
+        None if has_voted else _lost_memory(twins.get(me, [])),
         _odd_settings(me, same, settings),
     )
     halt = next((halt for halt in halts if halt is not None), None)
     reasons = {
-        c.node: _exclusion(c, willing, bounds=bounds, faulty=proven_faulty, settings=settings)
+        c.node: _exclusion(c, twins[c.node], bounds=bounds, faulty=proven_faulty, settings=settings)
         for c in willing
         if c.node != me
     }
@@ -93,23 +94,33 @@ def is_willing(candidate: Candidate) -> bool:
 
 def machines(willing: Sequence[Candidate]) -> list[list[Candidate]]:
     """Group identities by machine: two that share a hardware identifier are one machine."""
-    groups: list[list[Candidate]] = []
+    group_of: dict[str, list[Candidate]] = {}  # By hardware identifier.
+    groups: dict[int, list[Candidate]] = {}
     for candidate in sorted(willing, key=lambda c: c.node):
-        marks = set(candidate.fingerprint)
-        joined = [g for g in groups if any(marks & set(other.fingerprint) for other in g)]
-        groups = [g for g in groups if g not in joined]
-        groups.append([*(member for g in joined for member in g), candidate])
-    return groups
+        group = [candidate]
+        for mark in candidate.fingerprint:
+            other = group_of.get(mark)
+            if other is not None and other is not group:
+                groups.pop(id(other), None)
+                group[:0] = other
+                group_of.update({m: group for c in other for m in c.fingerprint})
+            group_of[mark] = group
+        groups[id(group)] = group
+    return list(groups.values())
 
 
-def _twins(candidate: Candidate, willing: Sequence[Candidate]) -> list[Candidate]:
-    group = next(g for g in machines(willing) if candidate in g)
-    return [other for other in group if other.node != candidate.node]
+def _twins_of(willing: Sequence[Candidate]) -> dict[NodeId, list[Candidate]]:
+    """Return, for each identity, the others of the same machine."""
+    return {
+        candidate.node: [other for other in group if other is not candidate]
+        for group in machines(willing)
+        for candidate in group
+    }
 
 
 def _exclusion(
     candidate: Candidate,
-    willing: Sequence[Candidate],
+    twins: Sequence[Candidate],
     *,
     bounds: Bounds,
     faulty: Collection[NodeId],
@@ -118,9 +129,8 @@ def _exclusion(
     """Return why this node does not count the candidate's votes, or None."""
     if candidate.node in faulty:
         return "it signed two values for one ballot"
-    if candidate.bounds != bounds:
+    if candidate.bounds.limits != bounds.limits:
         return f"it is set up for {_in_words(candidate.bounds)}, not {_in_words(bounds)}"
-    twins = _twins(candidate, willing)
     if twins:
         # Which of the two still remembers its votes cannot be seen from here, so neither counts.
         names = ", ".join(twin.shown for twin in twins)
@@ -152,25 +162,25 @@ def _equivocated(me: NodeId, faulty: Collection[NodeId]) -> Halt | None:
 
 def _outnumbered(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
     """Of several groups with different bounds only one that is larger than every other goes on."""
-    sizes: dict[Bounds, int] = {}
+    groups: dict[tuple[int, int, int], list[Candidate]] = {}
     for candidate in willing:
-        sizes[candidate.bounds] = sizes.get(candidate.bounds, 0) + 1
-    ours = sizes.pop(bounds, 0)
-    rivals = sorted(other for other, size in sizes.items() if size >= max(ours, 1))
+        groups.setdefault(candidate.bounds.limits, []).append(candidate)
+    ours = len(groups.pop(bounds.limits, []))
+    rivals = [group for _, group in sorted(groups.items()) if len(group) >= max(ours, 1)]
     if not rivals:
         return None
-    others = [c.shown for c in willing if c.bounds == rivals[0]]
+    others = [candidate.shown for candidate in rivals[0]]
     return Halt(
         "settings-mismatch",
         "MESH-4002",
         f"this node is set up for {_in_words(bounds)}; {', '.join(others)} for "
-        f"{_in_words(rivals[0])}: they never vote together",
+        f"{_in_words(rivals[0][0].bounds)}: they never vote together",
         "give all machines the same token and the same p2p.auto.ha and p2p.meshd.nodes_max",
     )
 
 
 def _too_many(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
-    found = machines([c for c in willing if c.bounds == bounds])
+    found = machines([c for c in willing if c.bounds.limits == bounds.limits])
     if len(found) < 2 * bounds.quorum:
         return None
     names = ", ".join(sorted(group[0].shown for group in found))
@@ -184,9 +194,7 @@ def _too_many(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
     )
 
 
-def _lost_memory(me: NodeId, willing: Sequence[Candidate]) -> Halt | None:
-    myself = next((c for c in willing if c.node == me), None)
-    twins = _twins(myself, willing) if myself is not None else []
+def _lost_memory(twins: Sequence[Candidate]) -> Halt | None:
     if not twins:
         return None
     names = ", ".join(f"{twin.shown} {twin.node[-8:]}" for twin in twins)

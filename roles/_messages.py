@@ -16,10 +16,12 @@ import msgspec
 
 from ledger import NodeId, Signer, verify
 from roles._state import Slot
-from roles._types import Bounds
 
-FRAME_MAX_BYTES = 32 * 1024
-"""A decision of a control plane of 7 with its votes takes under 6 KiB."""
+FRAME_MAX_BYTES = 60 * 1024
+"""A decision takes 265 bytes for each vote; it must fit into a ledger entry (64 KiB)."""
+
+VOTES_MAX = 200
+"""The largest quorum whose decision fits into a frame: a network of 399 voters."""
 
 _DOMAIN = b"meshd/genesis/v1\x00"
 
@@ -47,7 +49,7 @@ class _Signed(
     """What every signed message says."""
 
     network_id: str
-    limits: tuple[int, int, int]  # nodes_max, quorum, control plane: `limits_of`.
+    limits: tuple[int, int, int]  # nodes_max, quorum, control plane: `Bounds.limits`.
     generation: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     slot: Slot
     ballot: Ballot
@@ -108,7 +110,7 @@ class Record(
     """DECIDED: a slot's value with the signed votes that decided it. Needs no signature itself."""
 
     value: bytes
-    votes: Annotated[tuple[Envelope, ...], msgspec.Meta(min_length=1, max_length=64)]
+    votes: Annotated[tuple[Envelope, ...], msgspec.Meta(min_length=1, max_length=VOTES_MAX)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +129,6 @@ _frames: msgspec.msgpack.Decoder[Envelope | Record] = msgspec.msgpack.Decoder(En
 def hash_of(value: bytes) -> bytes:
     """Return the SHA-256 that signatures carry in the value's stead."""
     return hashlib.sha256(value).digest()
-
-
-def limits_of(bounds: Bounds) -> tuple[int, int, int]:
-    """Return the part of the bounds that voters must share."""
-    return (bounds.nodes_max, bounds.quorum, bounds.control_plane)
 
 
 def seal(message: Message, signer: Signer, value: bytes = b"") -> Authentic:

@@ -21,6 +21,7 @@ from roles._messages import (
     Accepted,
     Authentic,
     Ballot,
+    Intent,
     Message,
     Nack,
     Prepare,
@@ -72,6 +73,14 @@ class Proposer:
         self.not_before = now
         self.voters: tuple[NodeId, ...] = ()
 
+    def count_only(self, voters: tuple[NodeId, ...]) -> None:
+        """Take a new electorate; answers of those who no longer count are forgotten."""
+        self.voters = voters
+        if self.attempt is not None:
+            for answers in (self.attempt.promises, self.attempt.votes):
+                for node in [node for node in answers if node not in voters]:
+                    del answers[node]
+
     def begin(self, slot: Slot, now: Instant) -> list[Effect]:
         """Open a new ballot, higher than any seen, and promise it to itself first."""
         floor = self._memory.floor(slot)
@@ -94,6 +103,22 @@ class Proposer:
         )
         self.attempt.promises[self._signer.node_id] = answer.reply
         return [Record((row_of(ask), *answer.rows)), *self._to_others(ask.frame)]
+
+    def intend(self, claim: Ballot, claim_hash: bytes) -> list[Effect]:
+        """Keep on disk that this node means to start the claim, before it proposes STARTED."""
+        if self._memory.intent == claim_hash:
+            return []
+        self._memory.intent = claim_hash
+        intent = Intent(
+            network_id=self._network_id,
+            limits=self._limits,
+            generation=self._generation,
+            slot="started",
+            ballot=claim,
+            sender=self._signer.node_id,
+            value_hash=claim_hash,
+        )
+        return [Record((row_of(self._seal(intent)),))]
 
     def promised(self, sealed: Authentic, now: Instant) -> list[Effect]:
         """Count a promise; with a quorum of them, go on to phase 2."""

@@ -24,6 +24,11 @@ class Bounds:
     quorum: int
     control_plane: int
 
+    @property
+    def limits(self) -> tuple[int, int, int]:
+        """Nodes, quorum and control plane: what voters must share, whatever it is called."""
+        return (self.nodes_max, self.quorum, self.control_plane)
+
     @classmethod
     def bounded(cls, *, control_plane: int, nodes_max: int | None = None) -> Bounds:
         """Return the bounds that a token for `nodes_max` voting machines has.

@@ -10,7 +10,6 @@ from roles._attempt import Attempt
 from roles._election import NotYet
 from roles._electorate import Electorate, HaltReason, machines
 from roles._journal import Memory
-from roles._messages import limits_of
 from roles._nomination import Nomination
 from roles._records import Claim, Decision, Done, done_voters_min
 from roles._state import SLOTS, GenesisPhase, GenesisState, Problem, Slot, SlotState
@@ -91,7 +90,7 @@ def _halt(view: View) -> _Halted | None:
     if memory.damage is not None:
         fix = "nothing is needed if enough others vote; otherwise start afresh with a new token"
         return "halted-lost-memory", _error("MESH-4005", memory.damage, fix)
-    foreign = sorted(memory.limits - {limits_of(view.bounds)})
+    foreign = sorted(memory.limits - {view.bounds.limits})
     if foreign:
         most, quorum, control_plane = foreign[0]
         message = (
