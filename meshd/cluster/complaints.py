@@ -1,7 +1,8 @@
 """What k3s complains about, in words an operator understands.
 
-k3s says why it cannot go on only in its log, at any level, and sometimes ends with code 0 (seen with
-v1.34.1). Each entry quotes a piece of k3s' own text; the first that fits a line names its cause.
+k3s says why it cannot go on only in its log, at any level, and sometimes ends with code 0 (seen
+with v1.34.1). Each entry quotes a piece of k3s' own text; the first that fits a line names the
+cause.
 """
 
 from __future__ import annotations
@@ -35,8 +36,7 @@ _KNOWN = tuple(
             True,
         ),
         (
-            r"failed to bootstrap cluster data: not authorized"
-            r"|failed to retrieve configuration from server: not authorized",
+            r"failed to (?:bootstrap cluster data|retrieve configuration from server): not auth",
             "the server refused this node's token",
             True,
         ),
@@ -93,8 +93,7 @@ _KNOWN = tuple(
             False,
         ),
         (
-            r"(?:Get|get) \\?\"(https://[^/\"\\]+)[^ ]*: .*"
-            r"(connection refused|no route to host|i/o timeout|deadline exceeded|EOF)",
+            r"[Gg]et \\?\"(https://[^/\"\\]+).*(refused|no route|timeout|deadline exceeded)",
             "{0} does not answer: {1}",
             False,
         ),

@@ -38,12 +38,14 @@ class ServerReading:
     """One look at k3s on a server. None: could not be read.
 
     Args:
-        obstacle: what the API is not ready for, as a sentence; None once it is ready.
+        obstacle: what k3s is not ready for, as a sentence; None once it is ready.
+        api_answers: whether Kubernetes' own API is ready, which is earlier.
         voters: Kubernetes node names of etcd's voting members, sorted.
         nodes: (name, whether Ready), sorted.
     """
 
     obstacle: str | None
+    api_answers: bool = False
     voters: tuple[str, ...] | None = None
     uid: str | None = None
     nodes: tuple[tuple[str, bool], ...] | None = None
@@ -66,6 +68,7 @@ class ServerApi:
         self._credentials: tuple[int, ...] | None = None
         self._as_admin: httpx.AsyncClient | None = None
         self._as_node: httpx.AsyncClient | None = None
+        self._last = ServerReading(obstacle="")
 
     async def close(self) -> None:
         """Drop the connections."""
@@ -73,22 +76,34 @@ class ServerApi:
             if client is not None:
                 await client.aclose()
         self._as_admin = self._as_node = self._credentials = None
+        self._last = ServerReading(obstacle="")
 
-    async def read(self, *, members: bool, nodes: bool) -> ServerReading:
-        """Look at the API, the Lease, and if asked at etcd's members and the Nodes."""
+    async def read(self, *, thorough: bool) -> ServerReading:
+        """Look at the API and the Lease; if `thorough`, or if all was not well, at everything.
+
+        What is not looked at is as it was: etcd's members, the Nodes, the uid, and k3s' own
+        readiness change seldom once all is well.
+        """
         if not await self._connect():
-            return ServerReading(obstacle="k3s is making its certificates")
-        voters = await self._voters() if members else None
-        obstacle = await self._obstacle(thorough=members)
+            self._last = ServerReading(obstacle="k3s is making its certificates")
+            return self._last
+        thorough = thorough or self._last.obstacle is not None
+        voters = await self._voters() if thorough else self._last.voters
+        obstacle = await self._refusal(self._as_admin, "/readyz")
         if obstacle is not None:
-            return ServerReading(obstacle=obstacle, voters=voters)
-        return ServerReading(
-            obstacle=None,
+            self._last = ServerReading(obstacle=obstacle, voters=voters)
+            return self._last
+        if thorough:
+            obstacle = await self._refusal(self._as_node, "/v1-k3s/readyz", user="node")
+        self._last = ServerReading(
+            obstacle=obstacle,
+            api_answers=True,
             voters=voters,
-            uid=await self._uid(),
-            nodes=await self._nodes() if nodes else None,
+            uid=self._last.uid or await self._uid(),
+            nodes=await self._nodes() if thorough else self._last.nodes,
             lease=await self._lease(),
         )
+        return self._last
 
     async def _connect(self) -> bool:
         """Have clients that use the certificates now on disk; k3s renews them at its starts."""
@@ -110,15 +125,10 @@ class ServerApi:
         self._credentials = state
         return True
 
-    async def _obstacle(self, *, thorough: bool) -> str | None:
-        answer = await self._get(self._as_admin, "/readyz")
-        if isinstance(answer, str):
-            return answer
-        if answer.status_code != httpx.codes.OK:
-            return _not_ready(answer)
-        if not thorough:
-            return None
-        answer = await self._get(self._as_node, "/v1-k3s/readyz", user="node")
+    async def _refusal(
+        self, client: httpx.AsyncClient | None, path: str, *, user: str | None = None
+    ) -> str | None:
+        answer = await self._get(client, path, user=user)
         if isinstance(answer, str):
             return answer
         return None if answer.status_code == httpx.codes.OK else _not_ready(answer)
@@ -146,7 +156,7 @@ class ServerApi:
 
     async def _json(
         self, client: httpx.AsyncClient | None, path: str, *, user: str | None = None
-    ) -> Any:  # noqa: ANN401 - JSON of another program.
+    ) -> Any:
         answer = await self._get(client, path, user=user)
         if isinstance(answer, str) or answer.status_code != httpx.codes.OK:
             return None
@@ -226,12 +236,14 @@ def trusting(authority: Path) -> ssl.SSLContext:
     return context
 
 
-def client_for(base: str, context: ssl.SSLContext) -> httpx.AsyncClient:
+def client_for(
+    base: str, context: ssl.SSLContext, *, timeout_s: float = REQUEST_TIMEOUT_S
+) -> httpx.AsyncClient:
     """Return a client that keeps its connection and obeys no proxy."""
     return httpx.AsyncClient(
         base_url=base,
         verify=context,
-        timeout=REQUEST_TIMEOUT_S,
+        timeout=timeout_s,
         limits=httpx.Limits(max_connections=1, keepalive_expiry=_KEEP_ALIVE_S),
         trust_env=False,
     )
@@ -244,7 +256,7 @@ async def get(
     try:
         return await client.get(path, auth=auth)
     except httpx.TimeoutException:
-        return f"{path} did not answer within {REQUEST_TIMEOUT_S:.0f} s"
+        return f"{path} does not answer in time"
     except httpx.ConnectError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             return f"another program than this k3s answers at {client.base_url}"

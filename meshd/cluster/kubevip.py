@@ -1,7 +1,7 @@
 """The virtual address on this node: whether it answers, and that it never stays where it must not.
 
 kube-vip does not fence: killed, it leaves the address on the interface beside the new owner's (seen
-for over 20 s); and it keeps the address on a node whose k3s was stopped for as long as that is down.
+for over 20 s); and it keeps the address on a node whose k3s was stopped, as long as that is down.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from meshd.cluster.plan import url_of
 
 API_DEAD_S = 5.0
 """How long this node's API may be silent before the address is taken from the node."""
+
+PROBE_TIMEOUT_S = 1.0
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,11 +89,15 @@ class VipProbe:
         """Whether `/ping` at the address is answered by a server of this cluster."""
         if self._client is None:
             try:
-                self._client = client_for(self._base, trusting(self._authority))
+                context = trusting(self._authority)
             except OSError:  # The authority is not there yet; ssl.SSLError is an OSError.
                 return False
-        answer = await get(self._client, "/ping")
-        return isinstance(answer, httpx.Response) and answer.status_code == httpx.codes.OK
+            self._client = client_for(self._base, context, timeout_s=PROBE_TIMEOUT_S)
+        for _ in range(2):  # A kept connection breaks when the address moves: that is no answer.
+            answer = await get(self._client, "/ping")
+            if isinstance(answer, httpx.Response):
+                return answer.status_code == httpx.codes.OK
+        return False
 
     async def close(self) -> None:
         """Drop the connection."""
@@ -144,7 +150,7 @@ async def remove_address(address: str) -> bool:
 
 
 def stop_kube_vip() -> int:
-    """Ask kube-vip in this machine's network to end, so that it gives up its Lease; return how many.
+    """Ask kube-vip in this machine's network to end and give up its Lease; return how many.
 
     Only of use while k3s is down: its kubelet would start it again.
     """

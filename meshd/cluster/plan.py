@@ -105,7 +105,7 @@ def drop_in(order: ClusterOrder, settings: Settings, machine: Machine) -> bytes:
     worker = order.seat == "worker"
     says: dict[str, object] = {
         "node-name": machine.node_name,
-        "token-file": str(machine.agent_token_file if worker else machine.token_file),
+        "token-file": str(machine.token_file),
     } | origin(order, machine.node_ip)
     if machine.node_ip is not None:
         says["node-ip"] = machine.node_ip
@@ -164,10 +164,18 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
     initialises = "cluster-init" in origin(order, machine.node_ip)
     return Launch(
         incarnation=f"{order.plan.cluster_id}/{mode}",
-        argv=(str(machine.binary), mode, *arguments.args),
+        argv=(str(machine.binary), mode, *arguments.args, *_restated(order, arguments)),
         environment=tuple(sorted(environment.items())),
         needs=(machine.paths.etcd_log,) if initialises and (begun or order.formed) else (),
     )
+
+
+def _restated(order: ClusterOrder, arguments: K3sArguments) -> tuple[str, ...]:
+    """Return what the drop-in says too, for a user whose own list takes the place of the file's."""
+    assert order.plan is not None
+    if order.seat == "worker" or order.plan.vip is None or not _says(arguments, "tls-san"):
+        return ()
+    return ("--tls-san", order.plan.vip)
 
 
 def url_of(address: str, port: int = API_PORT) -> str:

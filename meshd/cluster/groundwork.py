@@ -1,0 +1,337 @@
+"""Everything that lies on disk before k3s is started, in the order that a crash cannot harm.
+
+Invariants: the mark comes first, the drop-in last; nothing is written before every reason against a
+start was looked for; nothing is ever deleted but what meshd itself put there to hold users'
+manifests back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import yaml
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from ledger import NodeId
+from meshd.cluster import manifests
+from meshd.cluster.kubevip import Interface
+from meshd.cluster.mark import Disk, Mark, objection, read_disk, write_mark
+from meshd.cluster.paths import K3sPaths
+from meshd.cluster.plan import (
+    Launch,
+    Machine,
+    arguments_of,
+    conflict,
+    drop_in,
+    joining_token,
+    launch,
+    runs_agent,
+)
+from meshd.cluster.sealing import unseal
+from meshd.cluster.secrets import CandidateSecrets, commitment_of
+from meshd.cluster.whole_file import make_folder, write_whole
+from meshd.config.schema import Settings
+from meshd.events import ClusterOrder
+from roles import ClusterPlan
+
+# A clock before this was never set; k3s would make certificates that are not valid later.
+CLOCK_MS_MIN = 1_735_689_600_000  # 2025-01-01, before this program was written.
+_MANIFEST_ENDINGS = frozenset({".json", ".yaml", ".yml"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Why k3s is not started; `failed` does not pass by itself."""
+
+    state: Literal["waiting", "failed"]
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """The cluster's tokens as far as this node may know them; a worker's `server` is None."""
+
+    server: str | None
+    agent: str
+
+    def __repr__(self) -> str:
+        return "Tokens(hidden)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What is true of the machine at this moment."""
+
+    node_ip: str | None
+    interfaces: tuple[Interface, ...]
+    environment: Mapping[str, str]
+    wall_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groundwork:
+    """Prepares the disk of one node for its orders."""
+
+    settings: Settings
+    node_id: NodeId
+    node_name: str
+    state_dir: Path
+    paths: K3sPaths
+    secrets: CandidateSecrets
+    sealing_key: X25519PrivateKey
+
+    def lay(
+        self, order: ClusterOrder, tokens: Tokens, surroundings: Surroundings
+    ) -> Launch | Obstacle:
+        """Write what the order needs and return how to run k3s, or why not to.
+
+        Raises:
+            OSError: the disk refuses; the next call goes on where this one stopped.
+        """
+        plan = order.plan
+        assert plan is not None
+        assert order.seat != "none"
+        disk = read_disk(self.paths)
+        node_ip = self._node_ip(order, disk, surroundings)
+        obstacle = self._obstacle(order, disk, node_ip, surroundings)
+        if obstacle is not None:
+            return obstacle
+        binary = find_binary(self.paths, surroundings.environment)
+        assert binary is not None
+        mark = self._mark(order, disk, node_ip)
+        if order.seat == "initialiser" and not disk.has_etcd:
+            self._write_authorities()
+        if order.seat != "worker":
+            self._keep_manifests(order, mark, interface_of(surroundings.interfaces, node_ip))
+        machine = Machine(
+            node_name=self.node_name,
+            node_ip=node_ip,
+            flannel_interface=flannel_interface(surroundings.interfaces, node_ip),
+            binary=binary,
+            paths=self.paths,
+            token_file=self.state_dir / "cluster" / "token",
+            agent_token_file=self.state_dir / "cluster" / "agent-token",
+            environment=surroundings.environment,
+        )
+        self._write_tokens(plan, tokens, machine)
+        make_folder(self.paths.drop_in.parent)
+        write_whole(self.paths.drop_in, drop_in(order, self.settings, machine))
+        return launch(order, self.settings, machine, begun=mark.begun)
+
+    def tokens(self, order: ClusterOrder) -> Tokens | Obstacle:
+        """Return the tokens that the order is carried out with: our own, or those sealed to us."""
+        plan = order.plan
+        assert plan is not None
+        if order.seat == "initialiser":
+            ours = self.secrets
+            if (ours.ca_hash, ours.token_commitment) != (plan.ca_hash, plan.token_commitment):
+                return _failed(
+                    "the plan was made with other secrets than this node has: its state was lost"
+                )
+            return Tokens(server=ours.server_token, agent=ours.agent_token)
+        needed = ("agent-token",) if order.seat == "worker" else ("server-token", "agent-token")
+        sealed = dict(order.sealed)
+        missing = [name for name in needed if name not in sealed]
+        if missing:
+            return _waiting(f"the {missing[0]} was not sealed to this node yet")
+        try:
+            opened = {name: self._unseal(sealed[name], name) for name in needed}
+        except ValueError as error:
+            return _failed(f"{error}: it must be sealed again")
+        server = opened.get("server-token")
+        if server is not None and commitment_of(server) != plan.token_commitment:
+            return _failed("the server token sealed to this node is not the one of the plan")
+        return Tokens(server=server, agent=opened["agent-token"])
+
+    def note_begun(self) -> bool:
+        """Once there is a database, write that down; return whether it was new."""
+        disk = read_disk(self.paths)
+        mark = disk.server_mark
+        if not disk.has_etcd or not isinstance(mark, Mark) or mark.begun:
+            return False
+        write_mark(self.paths.server, msgspec.structs.replace(mark, begun=True))
+        return True
+
+    def _unseal(self, sealed: bytes, name: str) -> str:
+        return unseal(sealed, recipient=self.node_id, sealing_key=self.sealing_key, name=name)
+
+    def _node_ip(self, order: ClusterOrder, disk: Disk, surroundings: Surroundings) -> str | None:
+        assert order.plan is not None
+        seat = order.plan.seat_of(self.node_id)
+        if seat is not None:
+            return seat.node_ip
+        # Frozen at the first start, however the machine's addresses change later.
+        frozen = disk.agent_mark.node_ip if isinstance(disk.agent_mark, Mark) else None
+        return frozen or surroundings.node_ip
+
+    def _obstacle(
+        self,
+        order: ClusterOrder,
+        disk: Disk,
+        node_ip: str | None,
+        surroundings: Surroundings,
+    ) -> Obstacle | None:
+        assert order.plan is not None
+        assert order.seat != "none"
+        against = objection(
+            disk,
+            plan=order.plan,
+            seat=order.seat,
+            formed=order.formed,
+            node_name=self.node_name,
+            node_ip=node_ip,
+        ) or conflict(arguments_of(order, self.settings), other_configuration(self.paths))
+        if against is None and self.settings.external_db is not None:
+            against = "an external datastore (p2p.auto.ha.external_db) is not supported yet"
+        if against is not None:
+            return _failed(against)
+        if surroundings.wall_ms < CLOCK_MS_MIN:
+            return _waiting("this machine's clock is years behind: k3s waits until it is set")
+        if find_binary(self.paths, surroundings.environment) is None:
+            return _waiting(
+                "k3s is not installed: put it at /usr/local/bin/k3s, or name it in MESHD_K3S_BIN"
+            )
+        return None
+
+    def _mark(self, order: ClusterOrder, disk: Disk, node_ip: str | None) -> Mark:
+        plan = order.plan
+        assert plan is not None
+        fresh = Mark(
+            cluster_id=plan.cluster_id,
+            generation=plan.generation,
+            node_name=self.node_name,
+            node_ip=node_ip,
+        )
+        worker = order.seat == "worker"
+        if (worker or runs_agent(self.settings.k3s)) and disk.agent_mark is None:
+            write_mark(self.paths.agent, fresh)
+        if worker:
+            return fresh
+        mark = disk.server_mark
+        assert mark != "damaged", "objected to"
+        if mark is None:
+            held = () if order.formed else tuple(users_manifests(self.paths))
+            mark = msgspec.structs.replace(fresh, held=held)
+        mark = msgspec.structs.replace(mark, begun=mark.begun or disk.has_etcd)
+        write_mark(self.paths.server, mark)
+        return mark
+
+    def _write_authorities(self) -> None:
+        make_folder(self.paths.tls / "etcd", mode=0o700)
+        for name, content in self.secrets.tls:
+            write_whole(self.paths.tls / name, content)
+
+    def _write_tokens(self, plan: ClusterPlan, tokens: Tokens, machine: Machine) -> None:
+        user: Literal["server", "node"] = "node" if tokens.server is None else "server"
+        password = tokens.server or tokens.agent
+        token = joining_token(ca_hash=plan.ca_hash, user=user, password=password)
+        make_folder(machine.token_file.parent, mode=0o700)
+        write_whole(machine.token_file, token.encode())
+        if tokens.server is not None:
+            write_whole(machine.agent_token_file, tokens.agent.encode())
+
+    def _keep_manifests(self, order: ClusterOrder, mark: Mark, interface: str | None) -> None:
+        """Hold the users' manifests back until the cluster is formed, then let them and ours go.
+
+        k3s passes over `X` while there is `X.skip` (docs.k3s.io, "Packaged Components").
+        """
+        skips = [self.paths.manifests / f"{name}.skip" for name in mark.held]
+        if not order.formed:
+            for skip in skips:
+                write_whole(skip, b"")
+            return
+        for skip in skips:
+            skip.unlink(missing_ok=True)
+        if skips:
+            write_mark(self.paths.server, msgspec.structs.replace(mark, held=()))
+        assert order.plan is not None
+        make_folder(self.paths.manifests, mode=0o700)
+        write_whole(self.paths.manifests / "meshd-cluster.yaml", manifests.cluster_mark(order.plan))
+        self._write_kube_vip(interface)
+
+    def _write_kube_vip(self, interface: str | None) -> None:
+        vip = self.settings.kubevip
+        if vip is None:
+            return
+        interface = vip.interface or interface
+        if not vip.static_pod:
+            content = manifests.kube_vip_daemon_set(vip, interface)
+            write_whole(self.paths.manifests / "meshd-kube-vip.yaml", content)
+            return
+        pods = self.paths.agent / "pod-manifests"
+        make_folder(pods, mode=0o700)
+        kubeconfig = str(self.paths.kubeconfig)
+        pod = manifests.kube_vip_static_pod(vip, interface, kubeconfig)
+        write_whole(pods / "meshd-kube-vip.yaml", pod)
+
+
+def find_binary(paths: K3sPaths, environment: Mapping[str, str]) -> Path | None:
+    """Return the k3s to run, absolute, or None."""
+    if paths.binary is not None:
+        return paths.binary
+    named = environment.get("MESHD_K3S_BIN")
+    found = named or shutil.which("k3s", path=environment.get("PATH")) or "/usr/local/bin/k3s"
+    return Path(found).absolute() if os.access(found, os.X_OK) else None
+
+
+def other_configuration(paths: K3sPaths) -> Iterator[tuple[str, list[str]]]:
+    """Yield (path, keys) of k3s' configuration files that are not meshd's.
+
+    A file that is no YAML mapping has no keys here: k3s itself says what is wrong with it.
+    """
+    drop_ins = sorted(paths.drop_in.parent.glob("*.y*ml"))
+    for path in [paths.config, *drop_ins]:
+        if path == paths.drop_in or not path.is_file():
+            continue
+        try:
+            content = yaml.safe_load(path.read_bytes())
+        except yaml.YAMLError:
+            continue
+        if isinstance(content, dict):
+            yield str(path), [str(key) for key in content]
+
+
+def users_manifests(paths: K3sPaths) -> list[str]:
+    """Return the manifests that lie there before k3s first starts, relative, sorted."""
+    return sorted(
+        str(path.relative_to(paths.manifests))
+        for path in paths.manifests.rglob("*")
+        if path.suffix in _MANIFEST_ENDINGS and not path.with_name(f"{path.name}.skip").exists()
+    )
+
+
+def interface_of(interfaces: tuple[Interface, ...], address: str | None) -> str | None:
+    """Return the name of the interface that has the address."""
+    for interface in interfaces:
+        if any(held.local == address for held in interface.addr_info):
+            return interface.ifname
+    return None
+
+
+def flannel_interface(interfaces: tuple[Interface, ...], node_ip: str | None) -> str | None:
+    """Return the interface to name to flannel: the one whose first address is the node's.
+
+    Without a name flannel takes the one with the default route; with one it takes its first
+    address, which a left-over VIP can be.
+    """
+    if node_ip is None:
+        return None
+    for interface in interfaces:
+        same_family = [a.local for a in interface.addr_info if (":" in a.local) == (":" in node_ip)]
+        if same_family[:1] == [node_ip]:
+            return interface.ifname
+    return None
+
+
+def _failed(sentence: str) -> Obstacle:
+    return Obstacle(state="failed", sentence=sentence)
+
+
+def _waiting(sentence: str) -> Obstacle:
+    return Obstacle(state="waiting", sentence=sentence)

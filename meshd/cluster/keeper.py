@@ -1,0 +1,289 @@
+"""`K3sCluster`: keeps k3s on this node at the newest order, and reports what k3s says about itself.
+
+One task does everything in turn: prepare the disk, have k3s held, look, report, pause. The pause is
+short while something is under way and long while all is well.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import trio
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from ledger import NodeId
+from meshd.clock import read_instant, read_moment
+from meshd.cluster import kubevip
+from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
+from meshd.cluster.hostinit import HostInit, OwnProcess
+from meshd.cluster.k3s import ServerReading
+from meshd.cluster.observation import Seen, observed
+from meshd.cluster.paths import K3sPaths
+from meshd.cluster.plan import Launch, runs_agent
+from meshd.cluster.sealing import seal
+from meshd.cluster.secrets import CandidateSecrets
+from meshd.cluster.watch import Watch
+from meshd.config.schema import Settings
+from meshd.errors import MeshdError
+from meshd.events import ClusterOrder, K3sObserved, Seal, SecretSealed
+from meshd.ports import EventSink
+
+FAST_S = 0.3
+SETTLING_S = 1.0
+SLOW_S = 5.0
+BLOCKED_S = 2.0
+CHANGING_S = 60.0  # How long after a change or an order more changes are expected.
+THOROUGH_EVERY = 3  # While all is well, each third look is at members and Nodes too.
+VERSION_TIMEOUT_S = 10.0
+
+_LOG: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+_NOTHING = ClusterOrder(seat="none", plan=None, formed=False)
+_ABSENT = K3sObserved(state="absent")
+
+
+class K3sCluster:
+    """k3s and kube-vip on this node; implements `meshd.ports.Cluster`.
+
+    Args:
+        node_ip: this node's address now; used for workers, and frozen at k3s' first start. A
+            server's address is the plan's.
+        state_dir: meshd's; tokens lie below `cluster/`, the supervisor below `k3s/`.
+        secrets: what `prepare_secrets` made.
+        sealing_key: opens what was sealed to this node.
+        hostinit: who holds k3s; meshd's own supervisor if None.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        node_id: NodeId,
+        node_name: str,
+        node_ip: Callable[[], str | None],
+        state_dir: Path,
+        secrets: CandidateSecrets,
+        sealing_key: X25519PrivateKey,
+        paths: K3sPaths | None = None,
+        hostinit: HostInit | None = None,
+    ) -> None:
+        self._settings = settings
+        self._node_name = node_name
+        self._node_ip = node_ip
+        self._paths = paths or K3sPaths()
+        self._hostinit = hostinit or OwnProcess(state_dir / "k3s")
+        self._secrets = secrets
+        self._groundwork = Groundwork(
+            settings=settings,
+            node_id=node_id,
+            node_name=node_name,
+            state_dir=state_dir,
+            paths=self._paths,
+            secrets=secrets,
+            sealing_key=sealing_key,
+        )
+        self._order = _NOTHING
+        self._ordered = trio.Event()
+        self._tokens: Tokens | None = None
+        self._laid: tuple[ClusterOrder, Launch] | None = None
+        self._watch = Watch(self._paths, node_name)
+        vip = settings.kubevip
+        self._guardian = (
+            kubevip.Guardian(node_name=node_name, lease_duration_s=vip.lease_duration_s)
+            if vip is not None
+            else None
+        )
+        self._version = ""
+        self._said = _ABSENT
+        self._changed_at = 0.0
+        self._looks = 0
+
+    def apply(self, order: ClusterOrder) -> None:
+        """Replace the order; never blocks. An order of no seat stops no k3s that runs."""
+        if order != self._order:
+            self._order = order
+            self._ordered.set()
+
+    async def seal(self, request: Seal) -> SecretSealed:
+        """Seal one of the cluster's tokens: a joined server's are those sealed to it.
+
+        Raises:
+            MeshdError: this node does not hold that secret of the planned cluster, or the
+                recipient's key is none.
+        """
+        secret = self._secret(request.name)
+        if secret is None:
+            raise MeshdError(
+                "MESH-5003",
+                f"this node does not hold the {request.name} of the planned cluster",
+                fix="none needed: a node that holds it seals it",
+            )
+        try:
+            value = seal(
+                secret,
+                recipient=request.recipient,
+                sealing_key=request.sealing_key,
+                name=request.name,
+            )
+        except ValueError as error:
+            raise MeshdError(
+                "MESH-5004",
+                f"{request.recipient} published a key that nothing can be sealed to",
+                fix="restart meshd on that node; if it persists, reinstall the node",
+            ) from error
+        return SecretSealed(recipient=request.recipient, name=request.name, value=value)
+
+    async def run(self, events: EventSink) -> None:
+        """Keep k3s at the newest order and report changes, until cancelled. k3s runs on then."""
+        await self._clear_left_over_address()
+        try:
+            while True:
+                if self._ordered.is_set():
+                    self._ordered, self._changed_at = trio.Event(), read_instant()
+                order = self._order
+                ground = await self._prepare(order)
+                said = await self._look(order, ground)
+                if said != self._said:
+                    self._said, self._changed_at = said, read_instant()
+                    await events.send(said)
+                with trio.move_on_after(self._pause_s(order, ground)):
+                    await self._ordered.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._watch.close()
+
+    async def _prepare(self, order: ClusterOrder) -> Launch | Obstacle | None:
+        """Bring disk and supervisor to the order; None if nothing is ordered."""
+        if order.seat == "none":
+            self._tokens = self._laid = None
+            return None
+        tokens = self._groundwork.tokens(order)
+        if isinstance(tokens, Obstacle):
+            return tokens
+        if tokens != self._tokens:
+            self._tokens = tokens
+            await self._watch.use_passwords(server=tokens.server, node=tokens.agent)
+        try:
+            begun = await trio.to_thread.run_sync(self._groundwork.note_begun)
+            if begun or self._laid is None or self._laid[0] != order:
+                ground = await self._lay(order, tokens)
+                if isinstance(ground, Obstacle):
+                    return ground
+                self._laid = order, ground
+            await self._hostinit.ensure(self._laid[1])
+        except OSError as error:
+            self._laid = None
+            where = f" at {error.filename}" if error.filename else ""
+            return Obstacle(state="failed", sentence=f"{error.strerror or error}{where}")
+        return self._laid[1]
+
+    async def _lay(self, order: ClusterOrder, tokens: Tokens) -> Launch | Obstacle:
+        surroundings = Surroundings(
+            node_ip=self._node_ip(),
+            interfaces=await kubevip.interfaces(),
+            environment=os.environ,
+            wall_ms=read_moment().wall_ms,
+        )
+        return await trio.to_thread.run_sync(self._groundwork.lay, order, tokens, surroundings)
+
+    async def _look(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> K3sObserved:
+        if order.seat == "none":
+            return _ABSENT
+        held = self._hostinit.look()
+        self._watch.listen(self._hostinit.new_lines(), read_instant())
+        self._looks += 1
+        thorough = self._said.state != "ready" or self._looks % THOROUGH_EVERY == 0
+        reading = await self._watch.look(order, held, thorough=thorough)
+        if order.seat != "worker":
+            await self._guard(reading.server)
+        return observed(
+            Seen(
+                node_name=self._node_name,
+                node_ip=self._address(order),
+                version=await self._version_of_k3s(),
+                obstacle=ground if isinstance(ground, Obstacle) else None,
+                held=held,
+                complaint=self._watch.complaint(read_instant()),
+                server=reading.server,
+                worker=reading.worker,
+                has_node=order.seat == "worker" or runs_agent(self._settings.k3s),
+                vip_answers=reading.vip_answers,
+            ),
+            self._said,
+        )
+
+    def _pause_s(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> float:
+        if isinstance(ground, Obstacle):
+            return BLOCKED_S
+        vip_well = order.plan is None or order.plan.vip is None or self._said.vip_answers
+        well = ground is None or (self._said.state == "ready" and order.formed and vip_well)
+        settled = read_instant() - self._changed_at > CHANGING_S
+        if well:
+            return SLOW_S if settled else SETTLING_S
+        return BLOCKED_S if settled else FAST_S
+
+    def _address(self, order: ClusterOrder) -> str | None:
+        seat = order.plan.seat_of(self._groundwork.node_id) if order.plan is not None else None
+        return self._node_ip() if seat is None else seat.node_ip
+
+    def _secret(self, name: str) -> str | None:
+        ours = self._secrets
+        held = Tokens(server=ours.server_token, agent=ours.agent_token)
+        plan = self._order.plan
+        if self._order.seat in ("server", "worker"):
+            opened = self._groundwork.tokens(self._order)
+            if isinstance(opened, Obstacle):
+                return None
+            held = opened
+        elif plan is not None and plan.token_commitment != ours.token_commitment:
+            return None
+        return {"server-token": held.server, "agent-token": held.agent}.get(name)
+
+    async def _guard(self, server: ServerReading | None) -> None:
+        """Take the VIP from this node when it must not be here."""
+        vip = self._settings.kubevip
+        if vip is None or self._guardian is None:
+            return
+        answers = server is not None and server.api_answers
+        lease = server.lease if server is not None else None
+        why = self._guardian.verdict(lease=lease, api_answers=answers, now=read_instant())
+        if why is None or not kubevip.is_here(vip.address):
+            return
+        if not answers:
+            kubevip.stop_kube_vip()
+        await self._remove_address(vip.address, why)
+
+    async def _clear_left_over_address(self) -> None:
+        """Before k3s is started at all: whatever put the VIP here is not running any more."""
+        vip = self._settings.kubevip
+        if vip is None or self._hostinit.look().pid is not None:
+            return
+        if kubevip.is_here(vip.address):
+            await self._remove_address(vip.address, "k3s does not run here")
+
+    async def _remove_address(self, address: str, why: str) -> None:
+        try:
+            if await kubevip.remove_address(address):
+                _LOG.warning("vip_removed", address=address, why=why)
+        except OSError as error:
+            _LOG.error("vip_not_removed", address=address, why=why, error=str(error))
+
+    async def _version_of_k3s(self) -> str:
+        """Return what the binary says it is, asked once; a stand-in says so here."""
+        binary = find_binary(self._paths, os.environ)
+        if binary is None or self._version:
+            return self._version
+        with trio.move_on_after(VERSION_TIMEOUT_S):
+            try:
+                done = await trio.run_process(
+                    [str(binary), "--version"], capture_stdout=True, capture_stderr=True
+                )
+            except (OSError, subprocess.CalledProcessError) as error:
+                _LOG.warning("k3s_version_unknown", error=str(error))
+                return ""
+            first = done.stdout.decode(errors="replace").partition("\n")[0]
+            self._version = first.removeprefix("k3s version ").strip()
+        return self._version

@@ -1,0 +1,107 @@
+"""From what was seen of k3s to what is said about it: pure.
+
+Invariant: `ready` is said only of a k3s whose own API says so, and that votes (servers) or whose
+Node is Ready (all that run pods). What it was told to do proves nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshd.cluster.complaints import Complaint, exit_complaint
+from meshd.cluster.groundwork import Obstacle
+from meshd.cluster.hostinit import Held
+from meshd.cluster.k3s import ServerReading
+from meshd.cluster.plan import url_of
+from meshd.events import K3sObserved
+from meshd.schema import K3sState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One look at everything.
+
+    Args:
+        obstacle: why k3s is not to be started, if it is not.
+        complaint: what k3s complained about a moment ago.
+        server: what a server said; None on a worker, or if k3s does not run.
+        worker: why a worker is not ready, None if it is; of no meaning on a server.
+        has_node: whether this node has a Node object (servers without agent have none).
+    """
+
+    node_name: str
+    node_ip: str | None
+    version: str
+    obstacle: Obstacle | None
+    held: Held
+    complaint: Complaint | None
+    server: ServerReading | None
+    worker: str | None
+    has_node: bool
+    vip_answers: bool
+
+
+def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
+    """Return what to say, given what was said before (for what is not read at every look)."""
+    state, waiting_for = _state(seen)
+    server = seen.server
+    if server is None:
+        return K3sObserved(
+            state=state,
+            waiting_for=waiting_for,
+            version=seen.version,
+            vip_answers=seen.vip_answers,
+        )
+    ready = None if server.nodes is None else sum(is_ready for _, is_ready in server.nodes)
+    return K3sObserved(
+        state=state,
+        waiting_for=waiting_for,
+        version=seen.version,
+        endpoint=url_of(seen.node_ip) if server.api_answers and seen.node_ip else None,
+        voters=server.voters or (),
+        kube_system_uid=server.uid or before.kube_system_uid,
+        nodes_ready=ready,
+        vip_holder=server.lease.holder if server.lease is not None else None,
+        vip_answers=seen.vip_answers,
+    )
+
+
+def _state(seen: Seen) -> tuple[K3sState, str | None]:
+    if seen.held.pid is None:
+        return _state_without_k3s(seen)
+    missing = seen.worker if seen.server is None else _missing_on_server(seen, seen.server)
+    if missing is None:
+        # Running well, yet it could not be started again: that is worth knowing before it must.
+        return "ready", None if seen.obstacle is None else seen.obstacle.sentence
+    if seen.obstacle is not None:
+        return seen.obstacle.state, seen.obstacle.sentence
+    if seen.complaint is not None:
+        return "failed" if seen.complaint.hopeless else "starting", seen.complaint.sentence
+    return "starting", missing
+
+
+def _state_without_k3s(seen: Seen) -> tuple[K3sState, str]:
+    if seen.obstacle is not None:
+        return seen.obstacle.state, seen.obstacle.sentence
+    if seen.held.blocked is not None:
+        return "failed", (
+            f"{seen.held.blocked} is gone: restore the database from a backup or a snapshot; an "
+            "empty one would be a second cluster"
+        )
+    last = seen.held.last_exit
+    if last is None:
+        return "starting", "k3s is being started"
+    complaint = exit_complaint(last.code, last.signal, last.lines)
+    return "failed" if complaint.hopeless else "starting", complaint.sentence
+
+
+def _missing_on_server(seen: Seen, server: ServerReading) -> str | None:
+    if server.obstacle is not None:
+        return server.obstacle
+    if server.voters is None:
+        return "etcd's members cannot be read"
+    if seen.node_name not in server.voters:
+        return "etcd has not made this member a voter yet"
+    if seen.has_node and (seen.node_name, True) not in (server.nodes or ()):
+        return "its Node is not Ready yet"
+    return None
