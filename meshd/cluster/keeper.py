@@ -15,8 +15,7 @@ import structlog
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ledger import NodeId
-from meshd.clock import read_instant, read_moment
+from ledger import Moment, NodeId
 from meshd.cluster import kubevip
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
 from meshd.cluster.hostinit import HostInit, OwnProcess
@@ -67,10 +66,12 @@ class K3sCluster:
         state_dir: Path,
         secrets: CandidateSecrets,
         sealing_key: X25519PrivateKey,
+        clock: Callable[[], Moment],
         paths: K3sPaths | None = None,
         hostinit: HostInit | None = None,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self._node_name = node_name
         self._node_ip = node_ip
         self._paths = paths or K3sPaths()
@@ -142,12 +143,12 @@ class K3sCluster:
         try:
             while True:
                 if self._ordered.is_set():
-                    self._ordered, self._changed_at = trio.Event(), read_instant()
+                    self._ordered, self._changed_at = trio.Event(), self._clock().at
                 order = self._order
                 ground = await self._prepare(order)
                 said = await self._look(order, ground)
                 if said != self._said:
-                    self._said, self._changed_at = said, read_instant()
+                    self._said, self._changed_at = said, self._clock().at
                     await events.send(said)
                 with trio.move_on_after(self._pause_s(order, ground)):
                     await self._ordered.wait()
@@ -185,7 +186,7 @@ class K3sCluster:
             node_ip=self._node_ip(),
             interfaces=await kubevip.interfaces(),
             environment=os.environ,
-            wall_ms=read_moment().wall_ms,
+            wall_ms=self._clock().wall_ms,
         )
         return await trio.to_thread.run_sync(self._groundwork.lay, order, tokens, surroundings)
 
@@ -193,7 +194,7 @@ class K3sCluster:
         if order.seat == "none":
             return _ABSENT
         held = self._hostinit.look()
-        self._watch.listen(self._hostinit.new_lines(), read_instant())
+        self._watch.listen(self._hostinit.new_lines(), self._clock().at)
         self._looks += 1
         thorough = self._said.state != "ready" or self._looks % THOROUGH_EVERY == 0
         reading = await self._watch.look(order, held, thorough=thorough)
@@ -206,7 +207,7 @@ class K3sCluster:
                 version=await self._version_of_k3s(),
                 obstacle=ground if isinstance(ground, Obstacle) else None,
                 held=held,
-                complaint=self._watch.complaint(read_instant()),
+                complaint=self._watch.complaint(self._clock().at),
                 server=reading.server,
                 worker=reading.worker,
                 has_node=order.seat == "worker" or runs_agent(self._settings.k3s),
@@ -220,7 +221,7 @@ class K3sCluster:
             return BLOCKED_S
         vip_well = order.plan is None or order.plan.vip is None or self._said.vip_answers
         well = ground is None or (self._said.state == "ready" and order.formed and vip_well)
-        settled = read_instant() - self._changed_at > CHANGING_S
+        settled = self._clock().at - self._changed_at > CHANGING_S
         if well:
             return SLOW_S if settled else SETTLING_S
         return BLOCKED_S if settled else FAST_S
@@ -249,7 +250,7 @@ class K3sCluster:
             return
         answers = server is not None and server.api_answers
         lease = server.lease if server is not None else None
-        why = self._guardian.verdict(lease=lease, api_answers=answers, now=read_instant())
+        why = self._guardian.verdict(lease=lease, api_answers=answers, now=self._clock().at)
         if why is None or not kubevip.is_here(vip.address):
             return
         if not answers:
