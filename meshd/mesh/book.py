@@ -1,0 +1,145 @@
+"""Whom to dial, where and when: addresses and back-off of every peer heard of. No I/O, no clock.
+
+A peer is named by its node id, or, if only an address is known (a seed without `/p2p/…`), by
+that address.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ledger import NodeId
+from meshd.config.multiaddress import TcpAddress
+
+BACKOFF_FIRST_S = 1.0
+BACKOFF_MAX_S = 30.0
+JITTER = 0.25
+ADDRESSES_MAX = 16
+PEERS_MAX = 4096
+FAILING = 2
+"""So many dials failed in a row: others take the peer's place among the neighbours."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Entry:
+    """What is known about reaching one peer."""
+
+    addresses: list[TcpAddress] = field(default_factory=list)  # Newest first.
+    node: NodeId | None  # None until an address without a name was dialled once.
+    failures: int = 0
+    not_before: float = 0.0
+    tried_at: float = float("-inf")
+    dialling: bool = False
+
+    @property
+    def failing(self) -> bool:
+        return self.failures >= FAILING
+
+
+class AddressBook:
+    """The peers that this node could dial.
+
+    Args:
+        own: never dialled.
+        rng: for the jitter.
+    """
+
+    def __init__(self, own: NodeId, rng: random.Random) -> None:
+        self._own = own
+        self._rng = rng
+        self._entries: dict[str, Entry] = {}
+
+    def __getitem__(self, key: str) -> Entry:
+        return self._entries[key]
+
+    def learn(self, peer: NodeId, addresses: Iterable[TcpAddress]) -> bool:
+        """Note addresses, newest first; True if one of them is new."""
+        if peer == self._own:
+            return False
+        entry = self._entries.get(peer)
+        if entry is None:
+            if len(self._entries) >= PEERS_MAX:
+                return False
+            entry = self._entries[peer] = Entry(node=peer)
+        given = list(addresses)
+        new = [address for address in given if address not in entry.addresses]
+        kept = [address for address in entry.addresses if address not in given]
+        entry.addresses = (given + kept)[:ADDRESSES_MAX]
+        return bool(new)
+
+    def learn_unnamed(self, address: TcpAddress) -> None:
+        """Note the address of a seed that nobody named."""
+        self._entries.setdefault(str(address), Entry(node=None, addresses=[address]))
+
+    def forget(self, key: str) -> None:
+        """Dial this one never again: it turned out to be this node itself."""
+        self._entries.pop(key, None)
+
+    def hurry(self, peer: NodeId, now: float, *, delay_s: float = 0.0) -> None:
+        """The peer was just heard of, so it lives: dial it soon, whatever the back-off says."""
+        entry = self._entries.get(peer)
+        if entry is not None and not entry.dialling and now >= entry.tried_at + BACKOFF_FIRST_S:
+            entry.not_before = now + delay_s
+
+    def peers(self) -> list[NodeId]:
+        """Return the names of all known peers, sorted."""
+        return sorted({entry.node for entry in self._entries.values() if entry.node is not None})
+
+    def failing(self, peer: NodeId) -> bool:
+        """Whether the last dials to `peer` failed."""
+        return peer in self._entries and self._entries[peer].failing
+
+    def dialling(self) -> set[str]:
+        """Return the keys of the peers that are being dialled."""
+        return {key for key, entry in self._entries.items() if entry.dialling}
+
+    def due(self, wanted: Sequence[str], now: float) -> list[str]:
+        """Return which of `wanted` to dial now."""
+        return [
+            key
+            for key in wanted
+            if (entry := self._entries.get(key)) is not None
+            and entry.addresses
+            and not entry.dialling
+            and entry.not_before <= now
+        ]
+
+    def next_due(self, wanted: Sequence[str]) -> float:
+        """Return when the first of `wanted` may be dialled; infinity if none."""
+        times = [
+            entry.not_before
+            for key in wanted
+            if (entry := self._entries.get(key)) and entry.addresses and not entry.dialling
+        ]
+        return min(times, default=float("inf"))
+
+    def unnamed(self) -> list[str]:
+        """Return the keys of seeds known by address only."""
+        return [key for key in self._entries if key.startswith("/")]
+
+    def began(self, key: str, now: float) -> None:
+        """A dial is under way."""
+        self._entries[key].dialling = True
+        self._entries[key].tried_at = now
+
+    def failed(self, key: str, now: float) -> None:
+        """A dial failed: wait 1 s, twice as long each time, at most 30 s."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        entry.dialling = False
+        pause = min(BACKOFF_FIRST_S * 2.0 ** min(entry.failures, 10), BACKOFF_MAX_S)
+        entry.failures += 1
+        entry.not_before = now + pause * self._rng.uniform(1 - JITTER, 1 + JITTER)
+
+    def reached(self, key: str, peer: NodeId) -> None:
+        """A dial succeeded and `peer` answered."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        entry.dialling = False
+        entry.failures = 0
+        entry.node = peer
+        entry.not_before = 0.0

@@ -1,0 +1,305 @@
+"""`meshd.ports.Mesh` over py-libp2p: listens, finds, dials, proves, and serves the links.
+
+The invariant: a link exists only over a connection whose both ends proved the token, and nothing
+but that proof is answered before.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import trio
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ledger import NodeId
+from meshd.config.multiaddress import TcpAddress, parse_tcp_address
+from meshd.config.schema import Network
+from meshd.events import Channel, Health
+from meshd.mesh.admission import Admission, DoorFull
+from meshd.mesh.book import AddressBook
+from meshd.mesh.dialer import DialFailed, dial
+from meshd.mesh.handshake import TIMEOUT_S, TokenRefused, check_as_listener, prove_as_dialer
+from meshd.mesh.host import Connection, MeshHost
+from meshd.mesh.keys import derive_keys
+from meshd.mesh.links import Links
+from meshd.mesh.neighbours import ALL_UP_TO, wanted_peers
+from meshd.mesh.refusals import Refusals
+from meshd.mesh.sockets import open_listeners, tune
+from meshd.mesh.whereabouts import Whereabouts
+from meshd.mesh.wire import (
+    CHANNEL_OF_PROTOCOL,
+    CONTROL_PROTOCOL,
+    FRAME_SIZE_MAX_BYTES,
+    GENESIS_PROTOCOL,
+    TOKEN_PROTOCOL,
+    ByteStream,
+)
+from meshd.ports import EventSink
+
+Log = Callable[[str, str], None]
+"""Takes what happened in snake_case, such as `token_refused`, and a sentence."""
+
+DIALS_MAX = 16
+POLITENESS_S = 0.3
+"""How much later the node with the higher id dials, so that two seldom dial each other."""
+SURPLUS_AFTER_S = 120.0
+
+
+class LibP2PMesh:
+    """This node's connections.
+
+    Args:
+        private_key: the node's identity; the peer id is its text form.
+        network: the token's network; only nodes that hold the same secret are let in.
+        listen: multiaddrs to listen on, such as `/ip4/0.0.0.0/tcp/7946`.
+        discovery: which ways of finding peers are used; `dht` is left out until it exists.
+        seeds: multiaddrs to dial, with or without `/p2p/<id>`.
+        remembered: addresses of peers from earlier lives.
+        interface: if given, the only one whose addresses are published and that beacons use.
+        not_ours: IP addresses never published though an interface may have them (the VIP).
+        log: is told what an operator may want to read.
+        beacon_port: UDP port of the LAN beacon.
+    """
+
+    def __init__(
+        self,
+        *,
+        private_key: Ed25519PrivateKey,
+        network: Network,
+        listen: Sequence[str],
+        discovery: Sequence[Literal["lan", "seeds", "dht"]] = ("lan", "seeds"),
+        seeds: Sequence[str] = (),
+        remembered: Mapping[NodeId, Sequence[str]] | None = None,
+        interface: str | None = None,
+        not_ours: Sequence[str] = (),
+        log: Log = lambda _kind, _text: None,
+        beacon_port: int = 7946,
+    ) -> None:
+        self._host = MeshHost(private_key.private_bytes_raw())
+        self.node_id = self._host.node_id
+        self._keys = (derive_keys(network),)
+        self._listen = tuple(listen)
+        self._discovery = frozenset(discovery)
+        self._log = log
+        self._rng = random.Random()  # noqa: S311  (jitter and choice of neighbours, not secrets)
+        self._links = Links(self.node_id)
+        self._book = AddressBook(self.node_id, self._rng)
+        self._whereabouts = Whereabouts(interface=interface, not_ours=not_ours)
+        self._admission = Admission()
+        self._dials = trio.CapacityLimiter(DIALS_MAX)
+        self._bell = trio.Event()
+        self.refusals = Refusals()
+        self._beacon_port = beacon_port
+        if "seeds" in self._discovery:
+            for seed in (*network.seeds, *seeds):
+                self._learn_seed(seed)
+        for peer, addresses in sorted((remembered or {}).items()):
+            self._book.learn(peer, _parse_all(addresses))
+
+    async def run(
+        self,
+        events: EventSink,
+        *,
+        task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `meshd.ports.Mesh.run`."""
+        listeners = await open_listeners(self._listen)
+        self._whereabouts.listen([listener.socket.getsockname()[:2] for listener in listeners])
+        async with self._host.running(), trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(self._accept_forever, listener, events, nursery)
+            nursery.start_soon(self._whereabouts.follow)
+            nursery.start_soon(self._dial_forever, events, nursery)
+            task_status.started(self._whereabouts.publish())
+
+    def send_nowait(self, peer: NodeId, channel: Channel, frame: bytes) -> None:
+        """See `meshd.ports.Mesh.send_nowait`."""
+        assert len(frame) <= FRAME_SIZE_MAX_BYTES
+        if peer != self.node_id and not self._links.send_nowait(peer, channel, frame):
+            self._bell.set()
+
+    def learn(self, peer: NodeId, addresses: Sequence[str]) -> None:
+        """See `meshd.ports.Mesh.learn`."""
+        if self._book.learn(peer, _parse_all(addresses)):
+            self._bell.set()
+
+    def punish(self, peer: NodeId) -> None:
+        """See `meshd.ports.Mesh.punish`."""
+        self._links.punish(peer)
+
+    async def addresses_changed(self) -> tuple[str, ...]:
+        """See `meshd.ports.Mesh.addresses_changed`; the first answer is `run`'s task status."""
+        return await self._whereabouts.changed()
+
+    def health(self) -> tuple[Health, ...]:
+        """Return what is wrong with the mesh, as far as an operator can mend it."""
+        return self.refusals.health(connected=len(self._links) > 0, now=trio.current_time())
+
+    def _learn_seed(self, text: str) -> None:
+        address = _parse(text)
+        if address is None:
+            return
+        if address.node is None:
+            self._book.learn_unnamed(address)
+        else:
+            self._book.learn(address.node, [_without_name(address)])
+
+    # Coming in.
+
+    async def _accept_forever(
+        self, listener: trio.SocketListener, events: EventSink, nursery: trio.Nursery
+    ) -> None:
+        async def welcome(stream: trio.SocketStream) -> None:
+            await self._welcome(stream, events)
+
+        await trio.serve_listeners(welcome, [listener], handler_nursery=nursery)
+
+    async def _welcome(self, stream: trio.SocketStream, events: EventSink) -> None:
+        try:
+            host = str(stream.socket.getpeername()[0])
+        except OSError:
+            return await trio.aclose_forcefully(stream)  # A port scan: it is gone again.
+        met = None
+        try:
+            async with self._admission.place(host):
+                with trio.move_on_after(TIMEOUT_S):
+                    met = await self._meet_as_listener(stream, host)
+        except DoorFull:
+            return await trio.aclose_forcefully(stream)
+        if met is None:
+            return await trio.aclose_forcefully(stream)
+        connection, streams = met
+        await self._serve(connection, streams, dialled=False, events=events)
+
+    async def _meet_as_listener(
+        self, stream: trio.SocketStream, host: str
+    ) -> tuple[Connection, dict[Channel, ByteStream]] | None:
+        try:
+            tune(stream.socket)
+            connection = await self._host.secure_accepted(stream)
+            return connection, await self._check_token(connection, host)
+        except TokenRefused as error:
+            self._refuse(host, connection.peer, str(error))
+        except Exception:  # noqa: BLE001
+            # What a stranger sends reaches libp2p's, noise's and protobuf's parsers, which raise
+            # whatever they like. It is the stranger's fault and ends this connection alone.
+            self.refusals.count_garbage()
+        return None
+
+    async def _check_token(self, connection: Connection, host: str) -> dict[Channel, ByteStream]:
+        if self._links.banned(connection.peer):
+            raise TokenRefused("it broke the protocol too often")
+        stream = (await connection.door.expect(TOKEN_PROTOCOL))[TOKEN_PROTOCOL]
+        answer = await check_as_listener(
+            stream, own=self.node_id, peer=connection.peer, keys=self._keys
+        )
+        connection.door.open(*CHANNEL_OF_PROTOCOL)
+        await stream.write(answer)
+        streams = await connection.door.expect(*CHANNEL_OF_PROTOCOL)
+        return {CHANNEL_OF_PROTOCOL[name]: stream for name, stream in streams.items()}
+
+    # Going out.
+
+    async def _dial_forever(self, events: EventSink, nursery: trio.Nursery) -> None:
+        while True:
+            self._bell = trio.Event()
+            now = trio.current_time()
+            wanted = self._wanted()
+            for key in self._book.due(wanted, now):
+                self._book.began(key, now)
+                nursery.start_soon(self._dial_one, key, events)
+            with trio.move_on_at(min(self._book.next_due(wanted), now + SURPLUS_AFTER_S)):
+                await self._bell.wait()
+
+    def _wanted(self) -> list[str]:
+        known = self._book.peers()
+        wanted = wanted_peers(
+            self.node_id,
+            known=known,
+            failing={peer for peer in known if self._book.failing(peer)},
+            held=self._links.peers | {NodeId(key) for key in self._book.dialling()},
+            rng=self._rng,
+        )
+        urgent = [*self._links.awaited(), *self._links.lost]
+        unnamed = [key for key in self._book.unnamed() if self._book[key].node not in self._links]
+        keys = dict.fromkeys([*urgent, *unnamed, *wanted])
+        return [key for key in keys if key not in self._links]
+
+    async def _dial_one(self, key: str, events: EventSink) -> None:
+        expected = None if key.startswith("/") else NodeId(key)
+        met = None
+        async with self._dials:
+            if expected is None or expected not in self._links:
+                met = await self._meet_as_dialer(key, expected)
+        now = trio.current_time()
+        if met is None:
+            self._book.failed(key, now)
+            if expected is not None:
+                await self._links.dial_failed(expected, events)
+            self._bell.set()
+            return
+        connection, streams = met
+        self._book.reached(key, connection.peer)
+        await self._serve(connection, streams, dialled=True, events=events)
+
+    async def _meet_as_dialer(
+        self, key: str, expected: NodeId | None
+    ) -> tuple[Connection, dict[Channel, ByteStream]] | None:
+        addresses = self._book[key].addresses
+        try:
+            connection = await dial(self._host, addresses, expected)
+        except DialFailed:
+            return None
+        try:
+            with trio.fail_after(TIMEOUT_S):
+                return connection, await self._prove_token(connection)
+        except TokenRefused as error:
+            self._refuse(", ".join(map(str, addresses)), connection.peer, str(error))
+        except Exception:  # noqa: BLE001, S110
+            # As for an accepted connection: whatever the other end sent, it is not one of us.
+            pass
+        await connection.close()
+        return None
+
+    async def _prove_token(self, connection: Connection) -> dict[Channel, ByteStream]:
+        stream = await connection.open_stream(TOKEN_PROTOCOL)
+        await prove_as_dialer(stream, own=self.node_id, peer=connection.peer, keys=self._keys)
+        return {
+            CHANNEL_OF_PROTOCOL[name]: await connection.open_stream(name)
+            for name in (CONTROL_PROTOCOL, GENESIS_PROTOCOL)
+        }
+
+    async def _serve(
+        self,
+        connection: Connection,
+        streams: dict[Channel, ByteStream],
+        *,
+        dialled: bool,
+        events: EventSink,
+    ) -> None:
+        await self._links.serve(
+            connection.peer, streams, dialled=dialled, events=events, close=connection.close
+        )
+        self._bell.set()
+
+    def _refuse(self, where: str, peer: NodeId, why: str) -> None:
+        if self.refusals.add(where, peer, why, trio.current_time()):
+            self._log("token_refused", f"{where} ({peer}) was refused: {why}")
+
+
+def _parse(text: str) -> TcpAddress | None:
+    try:
+        return parse_tcp_address(text)
+    except ValueError:
+        return None
+
+
+def _parse_all(texts: Sequence[str]) -> list[TcpAddress]:
+    parsed = [_parse(text) for text in texts]
+    return [_without_name(address) for address in parsed if address is not None]
+
+
+def _without_name(address: TcpAddress) -> TcpAddress:
+    return TcpAddress(kind=address.kind, host=address.host, port=address.port)

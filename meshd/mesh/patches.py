@@ -1,0 +1,134 @@
+"""What is wrong in py-libp2p 0.8.1 as far as meshd meets it, and what is done about each.
+
+| | defect | answer |
+|---|---|---|
+| B1 | an inbound slot is kept until the swarm stops: after 250 connections in its life, none | `host.MeshHost` accepts and secures connections itself; `Swarm.listen` is not used |
+| B2 | among several connections the one with most streams is used, dead or not | `choice.supersedes`; streams are opened on a connection that was chosen |
+| B3 | a peer that falls silent is never noticed | `sockets.tune`, and `heartbeat` |
+| B4 | one address a peer, 250 ms at least, 60 s of silence after a failure | `dialer.dial` |
+| B5 | plaintext is accepted unless told otherwise | `host.new_quiet_swarm`: Noise and Yamux, nothing else |
+| B10 | SO_REUSEPORT hides that a port is taken | `sockets.open_listeners` |
+| B11 | no connection while the machine's memory is 90 % full | `host.new_quiet_swarm`: no resource manager; `admission` has the limits |
+| B12 | dials every peer it ever heard of each 30 s | `host.new_quiet_swarm`: no watermark |
+| B14 | a window update frame for each read, a ping each 30 s: twice the idle traffic | `batch_window_updates`, `QuietYamux` |
+| B15 | logs connections' ends on the root logger | `quieten_root_logger` |
+
+What replaces or relies on private code does so for one release; `check_release` compares the
+source of that code before anything else happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from meshd.errors import MeshdError
+from meshd.mesh._libp2p import (
+    DEFAULT_WINDOW_SIZE,
+    LOGGER,
+    SecurityMultistream,
+    Swarm,
+    SwarmConn,
+    TransportUpgrader,
+    TrioTCPStream,
+    Yamux,
+    YamuxStream,
+    swarm_connection,
+)
+
+RELEASE = "0.8.1"
+
+_STOCK_WINDOW_UPDATE = YamuxStream._auto_tune_and_send_window_update  # noqa: SLF001
+RELIED_ON: Mapping[str, tuple[Callable[..., object], str]] = MappingProxyType(
+    {
+        "Swarm.add_conn": (Swarm.add_conn, "d469d71b3ed1f4df"),
+        "Swarm.run": (Swarm.run, "15ac9440b4fed110"),
+        "SwarmConn._handle_muxed_stream": (SwarmConn._handle_muxed_stream, "fb51f8a3e37c9800"),  # noqa: SLF001
+        "SecurityMultistream.secure_inbound": (
+            SecurityMultistream.secure_inbound,
+            "3b1816b52dfab1bb",
+        ),
+        "SecurityMultistream.secure_outbound": (
+            SecurityMultistream.secure_outbound,
+            "039685d2adca8ed6",
+        ),
+        "TransportUpgrader.upgrade_connection": (
+            TransportUpgrader.upgrade_connection,
+            "0c3f2991f070b2b9",
+        ),
+        "TrioTCPStream.get_remote_address": (TrioTCPStream.get_remote_address, "2238d30600e5c1e0"),
+        "Yamux._measure_rtt_loop": (Yamux._measure_rtt_loop, "86222ce6e35836fd"),  # noqa: SLF001
+        "YamuxStream._auto_tune_and_send_window_update": (_STOCK_WINDOW_UPDATE, "6ebcbd822fe7f996"),
+    }
+)
+"""Functions and the start of their sources' SHA-256."""
+
+
+def source_hash(function: Callable[..., object]) -> str:
+    """Return 16 hex digits of the SHA-256 of a function's source."""
+    return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
+
+
+def check_release(
+    found: str | None = None,
+    relied_on: Mapping[str, tuple[Callable[..., object], str]] = RELIED_ON,
+) -> None:
+    """Refuse to run on any other py-libp2p than the one that the patches were written for.
+
+    Raises:
+        MeshdError: another release is installed, or this one was changed.
+    """
+    found = importlib.metadata.version("libp2p") if found is None else found
+    changed = [
+        name for name, (function, known) in relied_on.items() if source_hash(function) != known
+    ]
+    if found == RELEASE and not changed:
+        return
+    what = f"libp2p {found}" + (f" with another {', '.join(changed)}" if changed else "")
+    raise MeshdError(
+        "MESH-3004",
+        f"the installed py-libp2p is not the one that meshd works with: {what}",
+        cause=f"meshd replaces private code of libp2p {RELEASE}, which other code may not stand",
+        fix=f"install libp2p=={RELEASE}, for example with `make setup` or from requirements.lock",
+    )
+
+
+class QuietYamux(Yamux):
+    """Yamux without its own pings: heartbeats measure round trips at no cost (B14)."""
+
+    async def _measure_rtt_loop(self) -> None:
+        return
+
+
+async def _batched_window_update(stream: YamuxStream, *, bytes_read: int = 0) -> None:
+    """Give credit back once half a window was read, as yamux's specification has it."""
+    stream._pending_recv_release += bytes_read  # noqa: SLF001
+    pending = stream._pending_recv_release  # noqa: SLF001
+    if pending >= DEFAULT_WINDOW_SIZE // 2:
+        stream._pending_recv_release = 0  # noqa: SLF001
+        stream.recv_window += pending
+        await stream.send_window_update(pending)
+
+
+def batch_window_updates() -> None:
+    """B14: answer not every read with a frame of its own."""
+    YamuxStream._auto_tune_and_send_window_update = _batched_window_update  # noqa: SLF001
+
+
+def quieten_root_logger() -> None:
+    """B15: have the ends of connections logged where the rest of libp2p logs."""
+    swarm_connection.logging = LOGGER
+
+
+def apply() -> None:
+    """Check the release, then put the two patches that change libp2p itself in place.
+
+    Raises:
+        MeshdError: see `check_release`.
+    """
+    check_release()
+    batch_window_updates()
+    quieten_root_logger()
