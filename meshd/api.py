@@ -14,9 +14,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
+from hypercorn.config import Config, Sockets
+from hypercorn.trio.run import worker_serve
+from hypercorn.utils import wrap_app
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -97,20 +97,18 @@ def open_sockets(run_dir: Path) -> list[socket.socket]:
 async def serve_api(readable: Readable, sockets: Sequence[socket.socket]) -> None:
     """Serve on `sockets` until cancelled; then close them and remove their files."""
     config = Config()
-    config.bind = [f"fd://{sock.fileno()}" for sock in sockets]
     config.loglevel = "ERROR"
     config.graceful_timeout = 0.2
+    app = wrap_app(build_app(readable), config.wsgi_max_body_size, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are wider.
+    paths = [Path(sock.getsockname()) for sock in sockets]
+    given = Sockets(secure_sockets=[], insecure_sockets=list(sockets), quic_sockets=[])
     try:
-        # Hypercorn would catch signals itself without a trigger; the daemon owns them.
-        await serve(build_app(readable), config, shutdown_trigger=_never)  # type: ignore[arg-type]  # Starlette's ASGI types are wider.
+        # Not `hypercorn.trio.serve`: it takes over descriptors and leaves their sockets open.
+        await worker_serve(app, config, sockets=given)
     finally:
-        for sock in sockets:
-            os.unlink(sock.getsockname())  # noqa: PTH108  # Quick, and the loop is ending.
+        for sock, path in zip(sockets, paths, strict=True):
+            path.unlink(missing_ok=True)
             sock.close()
-
-
-async def _never() -> None:
-    await trio.sleep_forever()
 
 
 def _listen(path: Path, mode: int) -> socket.socket:

@@ -1,0 +1,215 @@
+"""The driver: deadlines fire, effects run in order, and nothing leaves that was not made durable.
+
+A real node of a network of one: it claims, and orders its k3s, with nobody to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+import trio.testing
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ledger import Instant, Moment, NodeId, Signer, decode_entry
+from meshd.daemon._drive import Driver
+from meshd.errors import MeshdError
+from meshd.events import Channel, ClusterOrder, Connected, Persist, Seal, SecretSealed
+from meshd.node import Node
+from meshd.ports import EventSink
+from meshd.schema import Facts
+from meshd.storage import SqliteStore
+from roles import Bounds
+
+SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(b"\x01" * 32))
+NETWORK = "oak-00000001"
+ALONE = Bounds.bounded(control_plane=1, nodes_max=1)
+FACTS = Facts(
+    name="n1",
+    node_name="n1-00000000",
+    node_ip="10.0.0.11",
+    addresses=("/ip4/10.0.0.11/tcp/7946",),
+    sealing_key=b"\x02" * 32,
+    memory_mib=4096,
+    cpus=2,
+    role_wish="auto",
+    may_vote=True,
+    bound="bounded",
+    nodes_max=1,
+    quorum=1,
+    control_plane=1,
+    settings_hash="00",
+    ca_hash="aa" * 32,
+    token_commitment="bb" * 32,
+    fingerprint=("cc",),
+)
+
+
+class QuietMesh:
+    """A mesh without peers."""
+
+    async def run(
+        self,
+        events: EventSink,
+        *,
+        task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        task_status.started(())
+        await trio.sleep_forever()
+
+    def send_nowait(self, peer: NodeId, channel: Channel, frame: bytes) -> None: ...
+    def learn(self, peer: NodeId, addresses: Sequence[str]) -> None: ...
+    def punish(self, peer: NodeId) -> None: ...
+    async def addresses_changed(self) -> tuple[str, ...]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@dataclass
+class RecordingCluster:
+    """Keeps the orders it was given, with what the disk held at that moment."""
+
+    store: SqliteStore
+    orders: list[tuple[ClusterOrder, frozenset[str]]] = field(default_factory=list)
+
+    async def run(self, events: EventSink) -> None:
+        await trio.sleep_forever()
+
+    def apply(self, order: ClusterOrder) -> None:
+        self.orders.append((order, frozenset(key for key, _ in self.store.load().votes)))
+
+    async def seal(self, request: Seal) -> SecretSealed:
+        return SecretSealed(request.recipient, request.name, b"sealed")
+
+
+class FailingStore(SqliteStore):
+    """Refuses commits with content while `full`, as a full disk does."""
+
+    full = False
+
+    async def persist(self, change: Persist) -> None:
+        self._refuse()
+        await super().persist(change)
+
+    async def probe(self) -> None:
+        self._refuse()
+        await super().probe()
+
+    def _refuse(self) -> None:
+        if self.full:
+            raise MeshdError("MESH-2006", "the disk is full", fix="free some space")
+
+
+class Recorder:
+    """A log that keeps the events' names."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def info(self, event: str, **fields: object) -> None:
+        self.events.append(event)
+
+    warning = info
+
+
+@dataclass
+class Bench:
+    """A driver and the fakes around it."""
+
+    driver: Driver
+    store: FailingStore
+    cluster: RecordingCluster
+    log: Recorder
+    built: list[Node]
+
+    def initialiser_orders(self) -> list[frozenset[str]]:
+        return [votes for order, votes in self.cluster.orders if order.seat == "initialiser"]
+
+
+def moment() -> Moment:
+    return Moment(at=Instant(trio.current_time()), wall_ms=0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> Bench:
+    opened = FailingStore.open(tmp_path / "meshd.db", owner=SIGNER.node_id)
+    assert isinstance(opened, FailingStore)
+    built: list[Node] = []
+
+    def build(facts: Facts) -> Node:
+        saved = opened.load()
+        node = Node(
+            network_id=NETWORK,
+            signer=SIGNER,
+            bounds=ALONE,
+            facts=facts,
+            vip=None,
+            rng=Random(0),
+            now=moment(),
+            entries=[decode_entry(entry, NETWORK) for entry in saved.entries],
+            votes=saved.votes,
+        )
+        built.append(node)
+        return node
+
+    cluster, log = RecordingCluster(opened), Recorder()
+    driver = Driver(
+        build=build,
+        facts=FACTS,
+        mesh=QuietMesh(),
+        cluster=cluster,
+        store=opened,
+        log=log,
+        read_moment=moment,
+    )
+    return Bench(driver=driver, store=opened, cluster=cluster, log=log, built=built)
+
+
+async def test_a_node_alone_decides_by_its_own_deadlines_and_orders_k3s(bench: Bench) -> None:
+    with trio.move_on_after(60):
+        await bench.driver.run()
+    assert bench.driver.node.genesis.state.phase == "started"
+    assert len(bench.initialiser_orders()) == 1
+    assert len(bench.built) == 1
+
+
+async def test_every_vote_is_on_the_disk_before_k3s_is_ordered(bench: Bench) -> None:
+    with trio.move_on_after(60):
+        await bench.driver.run()
+    (votes_then,) = bench.initialiser_orders()
+    kept = {key for key in votes_then if "started" in key or "intent" in key}
+    assert any("started" in key for key in kept), votes_then
+    assert any("intent" in key for key in kept), votes_then
+
+
+async def test_a_full_disk_silences_the_node_and_it_goes_on_from_the_disk(bench: Bench) -> None:
+    bench.store.full = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.driver.run)
+        await bench.driver.events.send(Connected(NodeId("12D3KooWpeer"), "direct"))
+        with trio.move_on_after(60):
+            await trio.sleep_forever()
+        assert bench.cluster.orders == []
+        assert [item.code for item in bench.driver.node.shell_health] == ["MESH-2006"]
+        bench.store.full = False
+        with trio.move_on_after(60):
+            await trio.sleep_forever()
+        nursery.cancel_scope.cancel()
+    assert len(bench.built) > 1
+    assert bench.driver.node.shell_health == ()
+    assert len(bench.initialiser_orders()) == 1
+    assert bench.log.events.count("storage_works_again") == 1
+    # The rebuilt node was told again who is connected.
+    assert bench.driver.node.directory[NodeId("12D3KooWpeer")].connected
+
+
+async def test_a_restarted_daemon_goes_on_where_the_disk_says(bench: Bench) -> None:
+    with trio.move_on_after(60):
+        await bench.driver.run()
+    again = bench.driver._build(FACTS)
+    assert again.genesis.state.phase == "started"
+    assert again.genesis.state.plan == bench.driver.node.genesis.state.plan
