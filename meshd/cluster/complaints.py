@@ -97,6 +97,7 @@ _KNOWN = tuple(
             "{0} does not answer: {1}",
             False,
         ),
+        (r"failed to get CA certs: starting", "the server to join is still starting", False),
         (r"leaderelection lost", "it lost the connection to the majority of etcd", False),
     )
 )

@@ -31,7 +31,6 @@ from meshd.cluster.plan import (
     drop_in,
     joining_token,
     launch,
-    runs_agent,
 )
 from meshd.cluster.sealing import unseal
 from meshd.cluster.secrets import CandidateSecrets, commitment_of
@@ -208,10 +207,9 @@ class Groundwork:
             node_name=self.node_name,
             node_ip=node_ip,
         )
-        worker = order.seat == "worker"
-        if (worker or runs_agent(self.settings.k3s)) and disk.agent_mark is None:
+        if disk.agent_mark is None:  # On servers too: k3s has files there even without an agent.
             write_mark(self.paths.agent, fresh)
-        if worker:
+        if order.seat == "worker":
             return fresh
         mark = disk.server_mark
         assert mark != "damaged", "objected to"

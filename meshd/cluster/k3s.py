@@ -22,7 +22,9 @@ from meshd.cluster.paths import AGENT_PORT, API_PORT, K3sPaths
 REQUEST_TIMEOUT_S = 3.0  # /db/info without a quorum answers only after seconds, and then 500.
 _KEEP_ALIVE_S = 60.0
 _MEMBER = re.compile(r"(?P<node>.+)-[0-9a-f]{8}")
-_FAILED_CHECK = re.compile(r"^\[-\](\S+)", re.MULTILINE)
+# Lines of /readyz (Kubernetes, "API health endpoints").
+_FAILED_CHECK = re.compile(r"^\[-\]", re.MULTILINE)
+_ETCD_CHECK = re.compile(r"^\[-\]etcd", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,11 +268,15 @@ async def get(
 
 
 def _not_ready(answer: httpx.Response) -> str:
-    failed = _FAILED_CHECK.findall(answer.text)
-    if failed:
-        return f"its API waits for {', '.join(failed[:3])}"
-    try:
-        message = answer.json()["message"]
-    except (ValueError, KeyError, TypeError):
-        message = answer.text.strip()[:80] or f"HTTP {answer.status_code}"
-    return f"its API says: {message}"
+    """Return what k3s waits for: few different sentences, because each is told to other nodes."""
+    text = answer.text
+    if _ETCD_CHECK.search(text) or "apiserver not ready" in text:
+        return "its API server waits for etcd"
+    if _FAILED_CHECK.search(text):
+        return "its API server is starting"
+    if '"starting"' in text:
+        return "k3s is starting"
+    if "runtime core not ready" in text:
+        return "k3s' controllers are starting"
+    said = text.strip().partition("\n")[0][:80]
+    return f"k3s answers with HTTP status {answer.status_code}: {said}"

@@ -204,6 +204,7 @@ class K3sCluster:
             Seen(
                 node_name=self._node_name,
                 node_ip=self._address(order),
+                formed=order.formed,
                 version=await self._version_of_k3s(),
                 obstacle=ground if isinstance(ground, Obstacle) else None,
                 held=held,

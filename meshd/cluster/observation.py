@@ -23,6 +23,7 @@ class Seen:
 
     Args:
         obstacle: why k3s is not to be started, if it is not.
+        formed: whether the cluster is; before, a server is of use once it can be joined.
         complaint: what k3s complained about a moment ago.
         server: what a server said; None on a worker, or if k3s does not run.
         worker: why a worker is not ready, None if it is; of no meaning on a server.
@@ -31,6 +32,7 @@ class Seen:
 
     node_name: str
     node_ip: str | None
+    formed: bool
     version: str
     obstacle: Obstacle | None
     held: Held
@@ -52,12 +54,13 @@ def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
             version=seen.version,
             vip_answers=seen.vip_answers,
         )
+    answers = server.api_answers or (server.voters is not None and not seen.formed)
     ready = None if server.nodes is None else sum(is_ready for _, is_ready in server.nodes)
     return K3sObserved(
         state=state,
         waiting_for=waiting_for,
         version=seen.version,
-        endpoint=url_of(seen.node_ip) if server.api_answers and seen.node_ip else None,
+        endpoint=url_of(seen.node_ip) if answers and seen.node_ip else None,
         voters=server.voters or (),
         kube_system_uid=server.uid or before.kube_system_uid,
         nodes_ready=ready,
