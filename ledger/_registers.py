@@ -99,6 +99,12 @@ class Registers:
         freed = len(encode_entry(held)) if held is not None else 0
         return shelf.size - freed + size <= AUTHOR_MAX_BYTES
 
+    def witness(self, entry: Entry) -> None:
+        """Keep `entry` as proof if it contradicts what is held; the register stays as it is."""
+        held = self._all.get((entry.author, entry.key))
+        if held is not None and entry.contradicts(held):
+            self._equivocations.setdefault(entry.author, (held, entry))
+
     def merge(self, entry: Entry) -> bool:
         """Take in an entry; whether it was news. In any order and number, the result is the same.
 
@@ -106,8 +112,7 @@ class Registers:
         """
         register = (entry.author, entry.key)
         held = self._all.get(register)
-        if held is not None and entry.contradicts(held):
-            self._equivocations.setdefault(entry.author, (held, entry))
+        self.witness(entry)
         if not entry.supersedes(held):
             return False
         shelf = self._shelves.get(entry.author)

@@ -73,6 +73,7 @@ class Replica:
         self._written: dict[str, None] = {}  # Keys that this node wrote since it started.
         self._contested: dict[str, int] = {}  # Own key -> a foreign `seq` to be exceeded.
         self._reissued = TokenBucket(REISSUED_PER_S, REISSUED_BURST, now.at)
+        self._reissues = 0
         self._at = now.at
 
     @property
@@ -104,6 +105,14 @@ class Replica:
         This node itself is among them if its key is in use twice, or an old disk was restored.
         """
         return self._registers.equivocations
+
+    @property
+    def reissues(self) -> int:
+        """How often an own value had to be published again above one of another life.
+
+        A few after an old disk was restored; if it keeps growing, a second node has the same key.
+        """
+        return self._reissues
 
     @property
     def skewed(self) -> Mapping[NodeId, int]:
@@ -290,6 +299,7 @@ class Replica:
         assert held is not None
         if not entry.supersedes(held) or entry.value == held.value:
             return False
+        self._registers.witness(entry)
         self._contested[entry.key] = max(entry.seq, self._contested.get(entry.key, 0))
         return True
 
@@ -304,6 +314,7 @@ class Replica:
             assert held is not None
             entry = self._sign(key, held.value, now, above=max(seq, held.seq))
             self._registers.merge(entry)
+            self._reissues += 1
             issued.append(entry)
         return self._spread(issued, now)
 

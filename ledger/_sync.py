@@ -258,11 +258,13 @@ class Sync:
         link.stalled = None
         batch: list[bytes] = []
         size = 0
-        while link.outbox and size < FRAME_GOAL_BYTES:
-            register = next(iter(link.outbox))
+        for register in tuple(link.outbox):
+            encoded = encode_entry(self._registers.all[register])
+            size += len(encoded)
+            if batch and size > FRAME_GOAL_BYTES:
+                break
+            batch.append(encoded)
             del link.outbox[register]
-            batch.append(encode_entry(self._registers.all[register]))
-            size += len(batch[-1])
         frame = encode_frame(Bulk(entries=tuple(batch), more=bool(link.outbox)))
         link.sent.take(min(len(frame), FRAME_GOAL_BYTES), now)
         return [Transmit(peer, frame)]
