@@ -59,8 +59,8 @@ class _Race:
             await self._wait_for_turn(stream, self._arrived - 1)
             connection = await self._host.secure_dialled(stream, self._expected)
         except Exception as error:  # noqa: BLE001
-            # libp2p's upgrade raises anything at what the other end sends: its own classes, noise's,
-            # protobuf's, ValueError. All of them mean that this address does not lead to the peer.
+            # libp2p's upgrade raises anything at what the other end sends: its own classes,
+            # noise's, protobuf's, ValueError. All mean that this address does not lead to the peer.
             self.answers.append(f"{address}: {_first_line(error)}")
             return
         if self.winner is None:

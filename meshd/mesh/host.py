@@ -38,7 +38,7 @@ from meshd.mesh._libp2p import (
     new_swarm,
     new_x25519,
 )
-from meshd.mesh.wire import CONTROL_PROTOCOL, GENESIS_PROTOCOL, TOKEN_PROTOCOL
+from meshd.mesh.wire import TOKEN_PROTOCOL
 
 NEGOTIATION_TIMEOUT_S = 4
 CONNECTIONS_MAX = 4096

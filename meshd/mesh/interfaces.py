@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -159,10 +160,8 @@ def own_addresses(addresses: Sequence[tuple[IpAddress, int]]) -> tuple[IpAddress
 
 async def wait_for_change(sock: trio.socket.SocketType) -> None:
     """Wait until the kernel reports a change of links or addresses on a `news_socket`."""
-    try:
+    with suppress(OSError):  # ENOBUFS: news was lost, so something changed.
         await sock.recv(65536)
-    except OSError:
-        pass  # ENOBUFS: news was lost, so something changed.
 
 
 async def news_socket() -> trio.socket.SocketType:

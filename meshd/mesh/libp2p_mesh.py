@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
 import trio
@@ -23,8 +24,9 @@ from meshd.mesh.dialer import DialFailed, dial
 from meshd.mesh.handshake import TIMEOUT_S, TokenRefused, check_as_listener, prove_as_dialer
 from meshd.mesh.host import Connection, MeshHost
 from meshd.mesh.keys import derive_keys
+from meshd.mesh.lan import LanBeacon
 from meshd.mesh.links import Links
-from meshd.mesh.neighbours import ALL_UP_TO, wanted_peers
+from meshd.mesh.neighbours import wanted_peers
 from meshd.mesh.refusals import Refusals
 from meshd.mesh.sockets import open_listeners, tune
 from meshd.mesh.whereabouts import Whereabouts
@@ -44,7 +46,6 @@ Log = Callable[[str, str], None]
 DIALS_MAX = 16
 POLITENESS_S = 0.3
 """How much later the node with the higher id dials, so that two seldom dial each other."""
-SURPLUS_AFTER_S = 120.0
 
 
 class LibP2PMesh:
@@ -91,7 +92,16 @@ class LibP2PMesh:
         self._dials = trio.CapacityLimiter(DIALS_MAX)
         self._bell = trio.Event()
         self.refusals = Refusals()
-        self._beacon_port = beacon_port
+        self._beacon = LanBeacon(
+            own=self.node_id,
+            keys=self._keys,
+            port=beacon_port,
+            whereabouts=self._whereabouts,
+            heard=self._heard,
+            linked=self._links.__contains__,
+            alone=lambda: len(self._links) == 0,
+            foreign=lambda host: self.refusals.hear_foreign(host, trio.current_time()),
+        )
         if "seeds" in self._discovery:
             for seed in (*network.seeds, *seeds):
                 self._learn_seed(seed)
@@ -112,6 +122,8 @@ class LibP2PMesh:
                 nursery.start_soon(self._accept_forever, listener, events, nursery)
             nursery.start_soon(self._whereabouts.follow)
             nursery.start_soon(self._dial_forever, events, nursery)
+            if "lan" in self._discovery:
+                nursery.start_soon(self._beacon.run)
             task_status.started(self._whereabouts.publish())
 
     def send_nowait(self, peer: NodeId, channel: Channel, frame: bytes) -> None:
@@ -135,7 +147,23 @@ class LibP2PMesh:
 
     def health(self) -> tuple[Health, ...]:
         """Return what is wrong with the mesh, as far as an operator can mend it."""
-        return self.refusals.health(connected=len(self._links) > 0, now=trio.current_time())
+        connected = len(self._links) > 0
+        found = self.refusals.health(connected=connected, now=trio.current_time())
+        if self._beacon.trouble is None:
+            return found
+        deaf = Health(
+            code="MESH-3103",
+            severity="warning",
+            message=f"machines on this LAN cannot be heard: {self._beacon.trouble}",
+            fix="free the port, or take `lan` out of p2p.meshd.discovery and name seeds",
+        )
+        return (*found, deaf)
+
+    def _heard(self, peer: NodeId, places: list[TcpAddress]) -> None:
+        self._book.learn(peer, places)
+        delay = 0.0 if self.node_id < peer else POLITENESS_S
+        self._book.hurry(peer, trio.current_time(), delay_s=delay)
+        self._bell.set()
 
     def _learn_seed(self, text: str) -> None:
         address = _parse(text)
@@ -160,18 +188,17 @@ class LibP2PMesh:
         try:
             host = str(stream.socket.getpeername()[0])
         except OSError:
-            return await trio.aclose_forcefully(stream)  # A port scan: it is gone again.
+            host = "0.0.0.0"  # noqa: S104  (a port scan: it is gone again, and will not get far)
         met = None
-        try:
+        with suppress(DoorFull):
             async with self._admission.place(host):
                 with trio.move_on_after(TIMEOUT_S):
                     met = await self._meet_as_listener(stream, host)
-        except DoorFull:
-            return await trio.aclose_forcefully(stream)
         if met is None:
-            return await trio.aclose_forcefully(stream)
-        connection, streams = met
-        await self._serve(connection, streams, dialled=False, events=events)
+            await trio.aclose_forcefully(stream)
+        else:
+            connection, streams = met
+            await self._serve(connection, streams, dialled=False, events=events)
 
     async def _meet_as_listener(
         self, stream: trio.SocketStream, host: str
@@ -179,7 +206,7 @@ class LibP2PMesh:
         try:
             tune(stream.socket)
             connection = await self._host.secure_accepted(stream)
-            return connection, await self._check_token(connection, host)
+            return connection, await self._check_token(connection)
         except TokenRefused as error:
             self._refuse(host, connection.peer, str(error))
         except Exception:  # noqa: BLE001
@@ -188,7 +215,7 @@ class LibP2PMesh:
             self.refusals.count_garbage()
         return None
 
-    async def _check_token(self, connection: Connection, host: str) -> dict[Channel, ByteStream]:
+    async def _check_token(self, connection: Connection) -> dict[Channel, ByteStream]:
         if self._links.banned(connection.peer):
             raise TokenRefused("it broke the protocol too often")
         stream = (await connection.door.expect(TOKEN_PROTOCOL))[TOKEN_PROTOCOL]
@@ -210,7 +237,7 @@ class LibP2PMesh:
             for key in self._book.due(wanted, now):
                 self._book.began(key, now)
                 nursery.start_soon(self._dial_one, key, events)
-            with trio.move_on_at(min(self._book.next_due(wanted), now + SURPLUS_AFTER_S)):
+            with trio.move_on_at(self._book.next_due(wanted)):
                 await self._bell.wait()
 
     def _wanted(self) -> list[str]:
@@ -283,6 +310,8 @@ class LibP2PMesh:
             connection.peer, streams, dialled=dialled, events=events, close=connection.close
         )
         self._bell.set()
+        if connection.peer not in self._links:
+            self._beacon.hasten()
 
     def _refuse(self, where: str, peer: NodeId, why: str) -> None:
         if self.refusals.add(where, peer, why, trio.current_time()):

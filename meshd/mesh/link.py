@@ -91,7 +91,6 @@ class Link:
         self.dialled = dialled
         self.path = path
         self.born = trio.current_time()
-        self.used_at = self.born  # When the core last sent something over it.
         self.watch = LinkWatch(self.born, leads=dialled)
         self.heard_farewell: Farewell | None = None
         self.fell_silent = False
@@ -109,7 +108,6 @@ class Link:
         lane = self._lanes[channel]
         lane.queue.append(encode_frame(Kind.FRAME, frame))
         lane.bell.set()
-        self.used_at = trio.current_time()
 
     @property
     def broke(self) -> bool:
@@ -190,16 +188,18 @@ class Link:
         try:
             heartbeat = Heartbeat.decode(body)
         except BadFrame as error:
-            return self.end(str(error))
+            self.end(str(error))
+            return
         if self.watch.take(heartbeat, now):
             self._send_heartbeat(now)
 
     def _take_farewell(self, body: bytes) -> None:
         if body[:1] == bytes([Farewell.LEAVING]):
             self.heard_farewell = Farewell.LEAVING
-            return self.end("the peer stops")
-        self.heard_farewell = Farewell.SURPLUS
-        return self.end("the peer needs this link no longer")
+            self.end("the peer stops")
+        else:
+            self.heard_farewell = Farewell.SURPLUS
+            self.end("the peer needs this link no longer")
 
     def _send_heartbeat(self, now: float) -> None:
         lane = self._lanes[Channel.LEDGER]

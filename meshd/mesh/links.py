@@ -31,7 +31,6 @@ class Links:
 
     Args:
         own: this node.
-        events: where the core listens.
     """
 
     def __init__(self, own: NodeId) -> None:
@@ -87,7 +86,7 @@ class Links:
         return until is not None
 
     def punish(self, peer: NodeId) -> None:
-        """Read more slowly from a peer that breaks rules; at the eighth time within reach, drop it."""
+        """Read more slowly from a peer that breaks rules; if it goes on, drop it for a minute."""
         now = trio.current_time()
         count, at = self._faults.get(peer, (0, now))
         count = max(0, count - int((now - at) / PUNISHMENT_FADES_S)) + 1
@@ -100,15 +99,6 @@ class Links:
                 link.end("it broke the protocol too often", Farewell.SURPLUS)
         elif link is not None:
             link.pause_s = min(PAUSE_FIRST_S * 2.0**count, PAUSE_MAX_S)
-
-    def release(self, peer: NodeId) -> None:
-        """End a link that is not needed any more."""
-        if peer in self._links:
-            self._links[peer].end("no longer needed", Farewell.SURPLUS)
-
-    def idle_since(self, peer: NodeId) -> float:
-        """Return when the core last used the link to `peer` for something urgent."""
-        return self._links[peer].used_at
 
     async def serve(
         self,

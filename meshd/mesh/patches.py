@@ -1,17 +1,19 @@
 """What is wrong in py-libp2p 0.8.1 as far as meshd meets it, and what is done about each.
 
-| | defect | answer |
-|---|---|---|
-| B1 | an inbound slot is kept until the swarm stops: after 250 connections in its life, none | `host.MeshHost` accepts and secures connections itself; `Swarm.listen` is not used |
-| B2 | among several connections the one with most streams is used, dead or not | `choice.supersedes`; streams are opened on a connection that was chosen |
-| B3 | a peer that falls silent is never noticed | `sockets.tune`, and `heartbeat` |
-| B4 | one address a peer, 250 ms at least, 60 s of silence after a failure | `dialer.dial` |
-| B5 | plaintext is accepted unless told otherwise | `host.new_quiet_swarm`: Noise and Yamux, nothing else |
-| B10 | SO_REUSEPORT hides that a port is taken | `sockets.open_listeners` |
-| B11 | no connection while the machine's memory is 90 % full | `host.new_quiet_swarm`: no resource manager; `admission` has the limits |
-| B12 | dials every peer it ever heard of each 30 s | `host.new_quiet_swarm`: no watermark |
-| B14 | a window update frame for each read, a ping each 30 s: twice the idle traffic | `batch_window_updates`, `QuietYamux` |
-| B15 | logs connections' ends on the root logger | `quieten_root_logger` |
+B1  An inbound slot is kept until the swarm stops: after 250 connections in its life it takes
+    none. Answer: `host.MeshHost` secures accepted connections itself; `Swarm.listen` is not used.
+B2  Of several connections the one with most streams is used, dead or not.
+    Answer: `choice.supersedes`; every stream is opened on a connection that was chosen.
+B3  A peer that falls silent is never noticed. Answer: `sockets.tune`, and `heartbeat`.
+B4  One address a peer, 250 ms at least, nothing for 60 s after a failure. Answer: `dialer.dial`.
+B5  Plaintext is accepted unless told otherwise. Answer: `host.new_quiet_swarm` names Noise alone.
+B10 SO_REUSEPORT hides that a port is taken. Answer: `sockets.open_listeners`.
+B11 No connection while the machine's memory is 90 % full.
+    Answer: `host.new_quiet_swarm` has no resource manager; the limits are in `admission`.
+B12 It dials every peer it ever heard of, each 30 s. Answer: `host.new_quiet_swarm`.
+B14 A window update frame for each read and a ping each 30 s double the idle traffic.
+    Answer: `batch_window_updates` and `QuietYamux`.
+B15 It logs the ends of connections on the root logger. Answer: `quieten_root_logger`.
 
 What replaces or relies on private code does so for one release; `check_release` compares the
 source of that code before anything else happens.

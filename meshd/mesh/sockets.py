@@ -7,7 +7,6 @@ an error and the kernel deals connections out to both (transport/tcp/tcp.py, `_s
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -129,7 +128,7 @@ def port_holder(port: int) -> str | None:
         return None
     for folder in sorted(Path("/proc").glob("[0-9]*")):
         try:
-            links = [os.readlink(entry) for entry in (folder / "fd").iterdir()]
+            links = {str(entry.readlink()) for entry in (folder / "fd").iterdir()}
             if not inodes.isdisjoint(links):
                 return f"process {folder.name} ({(folder / 'comm').read_text().strip()})"
         except OSError:

@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, ip_address
 
 import trio
 
-from meshd.config.multiaddress import TcpAddress
+from meshd.config.multiaddress import HostKind, TcpAddress
 from meshd.mesh.interfaces import (
     Interface,
     IpAddress,
@@ -34,7 +34,7 @@ class Whereabouts:
         self._not_ours = frozenset(ip_address(text) for text in not_ours)
         self._bound: list[tuple[str, int]] = []
         self.interfaces: tuple[Interface, ...] = ()
-        self._published: tuple[str, ...] = ()
+        self.published: tuple[str, ...] = ()  # Multiaddrs.
         self._answered: tuple[str, ...] = ()
         self._changed = trio.Condition()
 
@@ -50,13 +50,13 @@ class Whereabouts:
 
     def publish(self) -> tuple[str, ...]:
         """Return the multiaddrs now; `changed` waits for others."""
-        self._answered = self._published
-        return self._published
+        self._answered = self.published
+        return self.published
 
     async def changed(self) -> tuple[str, ...]:
         """Wait until the addresses differ from the last answer, and return them."""
         async with self._changed:
-            while self._published == self._answered:
+            while self.published == self._answered:
                 await self._changed.wait()
             return self.publish()
 
@@ -80,13 +80,15 @@ class Whereabouts:
     def _read(self) -> None:
         everything = read_interfaces()
         self.interfaces = usable_interfaces(everything, only=self._interface)
+        if self._bound and all(ip_address(host).is_loopback for host, _ in self._bound):
+            self.interfaces = tuple(each for each in everything if each.loopback)
         reachable = [
             address
             for interface in self.interfaces
             for address in interface.addresses
             if address not in self._not_ours and not _link_local_v6(address)
         ]
-        self._published = tuple(listen_addresses(self._bound, reachable))
+        self.published = tuple(listen_addresses(self._bound, reachable))
 
 
 def listen_addresses(bound: Sequence[tuple[str, int]], reachable: Sequence[IpAddress]) -> list[str]:
@@ -102,9 +104,14 @@ def listen_addresses(bound: Sequence[tuple[str, int]], reachable: Sequence[IpAdd
         else:
             of_family = [address]
         for each in of_family:
-            kind = "ip6" if isinstance(each, IPv6Address) else "ip4"
-            found[str(TcpAddress(kind=kind, host=str(each), port=port))] = None
+            found[str(tcp_address(each, port))] = None
     return list(found)
+
+
+def tcp_address(address: IpAddress, port: int) -> TcpAddress:
+    """Return `address` with a TCP port."""
+    kind: HostKind = "ip6" if isinstance(address, IPv6Address) else "ip4"
+    return TcpAddress(kind=kind, host=str(address), port=port)
 
 
 def _link_local_v6(address: IpAddress) -> bool:

@@ -52,8 +52,8 @@ class BadFrame(Exception):
 class Heartbeat:
     """A sign of life that also measures: it says which one of the peer's it answers, and how late.
 
-    The scheme is that of RTCP's LSR and DLSR fields (RFC 3550, section 6.4.1): the round trip is the
-    time from sending number n to the arrival of its echo, less the time the peer held it.
+    The scheme is that of RTCP's LSR and DLSR fields (RFC 3550, section 6.4.1): the round trip is
+    the time from sending number n to the arrival of its echo, less the time the peer held it.
     """
 
     number: int  # Modulo 2^16, from 1; 0 is never sent.
