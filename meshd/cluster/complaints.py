@@ -93,7 +93,10 @@ _KNOWN = tuple(
             False,
         ),
         (
-            r"[Gg]et \\?\"(https://[^/\"\\]+).*(refused|no route|timeout|deadline exceeded)",
+            (
+                r"[Gg]et \\?\"(https://[^/\"\\]+)"
+                r".*(connection refused|no route to host|timeout|deadline exceeded|EOF)"
+            ),
             "{0} does not answer: {1}",
             False,
         ),
@@ -119,9 +122,9 @@ def exit_complaint(code: int | None, signal: int | None, lines: tuple[str, ...])
     known = complaint_in(lines)
     if known is not None:
         return known
-    how = f"on signal {signal}" if signal is not None else f"with code {code}"
-    if code is None and signal is None:
-        how = "unseen"
+    if signal is not None:  # What it said before has nothing to do with it.
+        return Complaint(sentence=f"k3s was ended by signal {signal}", hopeless=False)
+    how = "unseen" if code is None else f"with code {code}"
     fatal = [line for line in lines if _LOGRUS_FATAL.search(line)]
     said = message_of((fatal or list(lines) or ["nothing"])[-1])
     return Complaint(sentence=f"k3s ended {how}, saying: {said[:_SHOWN_MAX]}", hopeless=False)

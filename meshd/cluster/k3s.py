@@ -93,6 +93,7 @@ class ServerApi:
         voters = await self._voters() if thorough else self._last.voters
         obstacle = await self._refusal(self._as_admin, "/readyz")
         if obstacle is not None:
+            voters = voters if thorough else await self._voters()
             self._last = ServerReading(obstacle=obstacle, voters=voters)
             return self._last
         if thorough:

@@ -220,12 +220,11 @@ class K3sCluster:
     def _pause_s(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> float:
         if isinstance(ground, Obstacle):
             return BLOCKED_S
-        vip_well = order.plan is None or order.plan.vip is None or self._said.vip_answers
-        well = ground is None or (self._said.state == "ready" and order.formed and vip_well)
-        settled = self._clock().at - self._changed_at > CHANGING_S
-        if well:
-            return SLOW_S if settled else SETTLING_S
-        return BLOCKED_S if settled else FAST_S
+        ready = ground is None or self._said.state == "ready"
+        if self._clock().at - self._changed_at > CHANGING_S:
+            return SLOW_S if ready else BLOCKED_S
+        has_vip = order.plan is None or order.plan.vip is None or self._said.vip_answers
+        return SETTLING_S if ready and order.formed and has_vip else FAST_S
 
     def _address(self, order: ClusterOrder) -> str | None:
         seat = order.plan.seat_of(self._groundwork.node_id) if order.plan is not None else None

@@ -118,12 +118,13 @@ class Supervisor:
             if record is not None and record["boot_id"] == boot_id():
                 kill_group(record["pid"])  # What a k3s that died unseen left behind.
             return None
+        self.report["incarnation"] = record["incarnation"]
         return Running(record, is_child=False, log_from=_size(self.log))
 
     def _start_if_allowed(self) -> Running | None:
         if self.report["incarnation"] != self.order["incarnation"]:
-            self.report |= {"incarnation": self.order["incarnation"], "exits": 0}
-            self.report |= {"last_exit": None, "blocked": None}
+            fresh = {"exits": 0, "last_exit": None, "blocked": None}
+            self._publish(fresh | {"incarnation": self.order["incarnation"]})
             self.not_before = 0.0
         if time.monotonic() < self.not_before:
             return None
