@@ -1,0 +1,168 @@
+"""What must never happen, judged from outside: from disks, orders and clusters, not from the node.
+
+Every check runs at the step that could break it. A record of the log is taken apart here with
+plain msgpack, so that a fault in the code under test cannot hide itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgpack
+
+from ledger import NodeId
+from meshd.events import ClusterOrder, Persist, Seal
+from roles import Bounds
+from simulations.model.k3s import Etcd
+
+
+class Violation(AssertionError):
+    """A promise was broken; the message says which and by whom."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    generation: int
+    cluster_id: str
+    initialiser: str
+    seats: tuple[str, ...]
+
+
+class Checkers:
+    """Watches one run.
+
+    Args:
+        bounds: of the network.
+        names: what to call each node in a message.
+    """
+
+    def __init__(self, bounds: Bounds, names: Mapping[NodeId, str]) -> None:
+        self._bounds = bounds
+        self._names = names
+        self._decided: dict[str, bytes] = {}  # <generation>/<slot> -> value, as first seen.
+        self._known: dict[NodeId, set[str]] = {node: set() for node in names}
+        self._plans: dict[int, _Plan] = {}
+        self._etcds: dict[int, list[Etcd]] = {}
+        self.reached: Counter[str] = Counter()
+
+    @property
+    def starts(self) -> int:
+        """How many clusters were ever initialised."""
+        return sum(map(len, self._etcds.values()))
+
+    def persisted(self, node: NodeId, change: Persist) -> None:
+        """Check that every record of the decision log is the same on all disks.
+
+        A node keeps a decision in its journal, row `decided/<generation>/<slot>`, and later in the
+        ledger, register `genesis/<generation>/<slot>`.
+        """
+        for row, record in change.votes:
+            if row.startswith("decided/"):
+                self._decision(node, row.removeprefix("decided/"), record)
+        for entry in change.entries:
+            if entry.key.startswith("genesis/") and entry.value is not None:
+                self._decision(node, entry.key.removeprefix("genesis/"), entry.value)
+
+    def _decision(self, node: NodeId, place: str, record: bytes) -> None:
+        value = _value_in(record)
+        first = self._decided.setdefault(place, value)
+        if first != value:
+            raise Violation(f"two decisions in slot {place}: {first!r} and {value!r}")
+        if place in self._known[node]:
+            return
+        self._known[node].add(place)
+        generation, slot = place.split("/")
+        self.reached[f"decided {slot}"] = 1
+        if slot == "claim":
+            self._plans[int(generation)] = _plan_in(value)
+        if slot == "done":
+            self._done(int(generation), value)
+
+    def ordered(self, node: NodeId, order: ClusterOrder) -> None:
+        """Check an order against what is decided and durable on that node's own disk."""
+        if order.seat == "none" and not order.formed:
+            return
+        assert order.plan is not None
+        name, generation = self._names[node], order.plan.generation
+        known = self._known[node]
+        if order.formed and f"{generation}/done" not in known:
+            raise Violation(f"{name} has an order for a formed cluster before DONE")
+        if order.seat == "worker" and not order.formed:
+            raise Violation(f"{name} is ordered to be a worker before DONE")
+        if order.seat == "initialiser" and f"{generation}/started" not in known:
+            raise Violation(f"{name} is ordered to start a cluster before STARTED")
+        own_ips = [seat.node_ip for seat in order.plan.seats if seat.node == node]
+        if order.plan.vip in order.join or set(own_ips) & set(order.join):
+            raise Violation(f"{name} is to join itself or the VIP: {order.join}")
+        if order.seat in ("server", "worker") and not order.join:
+            raise Violation(f"{name} is to join, and not told whom")
+
+    def sealed(self, node: NodeId, seal: Seal) -> None:
+        """Check who is given a secret."""
+        plan = max(self._plans.values(), key=lambda plan: plan.generation, default=None)
+        who = f"{self._names[node]} seals {seal.name} to {self._names[seal.recipient]}"
+        if plan is None:
+            raise Violation(f"{who} before CLAIM")
+        if seal.recipient in plan.seats:
+            return
+        if f"{plan.generation}/done" not in self._decided:
+            raise Violation(f"{who}, no member of the plan, before DONE")
+        if seal.name != "agent-token":
+            raise Violation(f"{who}, a worker")
+
+    def started(self, node: NodeId, etcd: Etcd) -> None:
+        """Check that this cluster-init is the only one of its generation, and was decided."""
+        generation = etcd.plan.generation
+        earlier = self._etcds.setdefault(generation, [])
+        earlier.append(etcd)
+        if len(earlier) > 1:
+            uids = ", ".join(one.uid for one in earlier)
+            raise Violation(
+                f"{len(earlier)} clusters started in generation {generation} (kube-system {uids}),"
+                f" the last by {self._names[node]}"
+            )
+
+    def started_as_decided(self, node: NodeId, etcd: Etcd) -> None:
+        """Check that STARTED was decided for this node, and is on its disk."""
+        generation, name = etcd.plan.generation, self._names[node]
+        plan = self._plans.get(generation)
+        if plan is None or f"{generation}/started" not in self._known[node]:
+            raise Violation(f"{name} started a cluster before STARTED was decided")
+        if (plan.initialiser, plan.cluster_id) != (node, etcd.plan.cluster_id):
+            raise Violation(f"{name} started a cluster that CLAIM does not give it")
+
+    def decided(self, slot: str) -> bool:
+        """Whether any disk holds a decision of this slot."""
+        return any(key.endswith(f"/{slot}") for key in self._decided)
+
+    def _done(self, generation: int, value: bytes) -> None:
+        """Check DONE against etcd itself: enough plan members vote in the one cluster."""
+        etcds = self._etcds.get(generation, [])
+        if not etcds:
+            raise Violation(f"DONE of generation {generation} without a cluster")
+        needed = min(self._bounds.control_plane, self._bounds.control_plane // 2 + 2)
+        if len(etcds[0].voters) < needed:
+            raise Violation(f"DONE with {len(etcds[0].voters)} etcd voters, {needed} are needed")
+        if etcds[0].uid.encode() not in value:
+            raise Violation("DONE does not name the cluster that exists")
+
+
+def _value_in(record: bytes) -> bytes:
+    """Return the value of a record, an array of tag, value and votes."""
+    tag, value, _votes = msgpack.unpackb(record)
+    assert tag == "decided"
+    assert isinstance(value, bytes)
+    return value
+
+
+def _plan_in(value: bytes) -> _Plan:
+    tag, plan = msgpack.unpackb(value)
+    assert tag == "claim"
+    return _Plan(
+        plan["generation"],
+        plan["cluster_id"],
+        plan["initialiser"],
+        tuple(seat["node"] for seat in plan["seats"]),
+    )

@@ -1,0 +1,47 @@
+"""A machine's disk as the store uses it: whole transactions, durable when `persist` returns.
+
+Without fsync (a mutant) a power cut may take away a tail of what was written.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from ledger import encode_entry
+from meshd.events import Persist
+
+
+class Disk:
+    """Registers and journal rows; a row or register replaces the older one of the same key."""
+
+    def __init__(self, *, fsync: bool = True) -> None:
+        self.entries: dict[tuple[str, str], bytes] = {}
+        self.votes: dict[str, bytes] = {}
+        self._fsync = fsync
+        self._tail: list[Persist] = []
+
+    def persist(self, change: Persist) -> None:
+        """Commit `change`; durable at once unless this disk has no fsync."""
+        if self._fsync:
+            self._commit(change)
+        else:
+            self._tail.append(change)
+
+    def load(self) -> tuple[tuple[bytes, ...], tuple[tuple[str, bytes], ...]]:
+        """Return what a start finds: encoded entries, journal rows."""
+        for change in self._tail:  # A restart without a power cut still sees the page cache.
+            self._commit(change)
+        self._tail.clear()
+        return tuple(self.entries.values()), tuple(self.votes.items())
+
+    def lose_power(self, rng: Random) -> None:
+        """Forget a tail of what was never synchronised."""
+        kept = rng.randint(0, len(self._tail)) if self._tail else 0
+        for change in self._tail[:kept]:
+            self._commit(change)
+        self._tail.clear()
+
+    def _commit(self, change: Persist) -> None:
+        for entry in change.entries:
+            self.entries[entry.author, entry.key] = encode_entry(entry)
+        self.votes.update(change.votes)

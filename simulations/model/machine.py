@@ -1,0 +1,120 @@
+"""The machines of a run: their keys, what they are made of, and the peer that runs on them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from ledger import Instant, Moment, NodeId, Signer
+from meshd.events import Effect, Event
+from meshd.schema import Facts
+from roles import Bounds
+from simulations.model.disk import Disk
+from simulations.model.k3s import K3s
+from simulations.model.scenario import MachineSpec
+
+NETWORK_ID = "sim-00000001"
+VIP = "10.0.0.250"
+
+
+class Peer(Protocol):
+    """What runs on a machine: `meshd.node.Node`, or a strategy to compare it with."""
+
+    @property
+    def deadline(self) -> Instant: ...
+
+    def handle(self, event: Event, now: Moment) -> list[Effect]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """What a starting peer is given."""
+
+    signer: Signer
+    bounds: Bounds
+    facts: Facts
+    vip: str | None
+    rng: Random
+    now: Moment
+    entries: tuple[bytes, ...]
+    votes: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strategy:
+    """A way to start a cluster, and how the shell around it behaves."""
+
+    name: str
+    start: Callable[[Boot], Peer]
+    arrange: Callable[[Sequence[Effect]], Sequence[Effect]] = tuple
+    fsync: bool = True
+    decides: bool = True  # Keeps a decision log that orders and starts are checked against.
+
+
+@dataclass(slots=True, kw_only=True)
+class Machine:
+    """One machine in the course of a run."""
+
+    spec: MachineSpec
+    signer: Signer
+    facts: Facts
+    disk: Disk
+    k3s: K3s
+    peer: Peer | None = None
+    life: int = 0  # Counts starts of the daemon; events for an earlier life are void.
+    powered_at: float = 0.0  # CLOCK_BOOTTIME counts from here.
+    wall_offset_ms: int = 0
+    wake_at: float = float("inf")
+    sees: dict[int, int] = field(default_factory=dict)  # Machine -> life that is connected.
+
+    @property
+    def node(self) -> NodeId:
+        return self.signer.node_id
+
+    def moment(self, now: float) -> Moment:
+        """Return the time by this machine's clocks."""
+        return Moment(
+            at=Instant(now - self.powered_at),
+            wall_ms=max(0, EPOCH_MS + round(now * 1000) + self.wall_offset_ms),
+        )
+
+
+EPOCH_MS = 1_760_000_000_000
+
+
+@lru_cache
+def signer_of(index: int) -> Signer:
+    """Return the key of machine `index`: the same in all runs, so its signatures are remembered."""
+    secret = hashlib.sha256(f"machine {index}".encode()).digest()
+    return Signer(Ed25519PrivateKey.from_private_bytes(secret))
+
+
+def facts_of(spec: MachineSpec, bounds: Bounds, *, memory_mib: int, vip: str | None) -> Facts:
+    """Return what a machine says about itself."""
+    mark = hashlib.sha256(f"secret {spec.index}".encode()).hexdigest()
+    return Facts(
+        name=f"n{spec.index + 1}",
+        node_name=f"n{spec.index + 1}-{mark[:8]}",
+        node_ip=f"10.0.0.{spec.index + 1}",
+        addresses=(f"/ip4/10.0.0.{spec.index + 1}/tcp/7946",),
+        sealing_key=hashlib.sha256(f"sealing {spec.index}".encode()).digest(),
+        memory_mib=memory_mib,
+        cpus=2,
+        role_wish=spec.wish,
+        may_vote=spec.may_vote,
+        bound=bounds.bound,
+        nodes_max=bounds.nodes_max,
+        quorum=bounds.quorum,
+        control_plane=bounds.control_plane,
+        settings_hash="5e" * 32,
+        ca_hash=mark,
+        token_commitment=mark[::-1],
+        fingerprint=(mark[:16],),
+        vip=vip,
+    )

@@ -1,0 +1,137 @@
+"""One seed from start to end: faults with safety checked at every step, then healing and liveness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+from ledger import decode_entry
+from meshd.node import Node
+from simulations.model.checkers import Violation
+from simulations.model.faults import Faults
+from simulations.model.machine import NETWORK_ID, Boot, Strategy
+from simulations.model.scenario import Scenario, scenario_of
+from simulations.model.world import World
+
+LIVENESS_S = 600.0
+"""Time allowed from the end of all faults to a formed cluster (docs/genesis.md)."""
+
+_STEP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What came of a seed."""
+
+    seed: int
+    failure: str | None
+    formed_after_s: float | None  # From the end of the faults until everything was in place.
+    starts: int
+    steps: int  # Events that machines handled.
+    reached: Counter[str]
+    fingerprint: str | None
+
+
+def start_node(boot: Boot) -> Node:
+    """Start the very class that the daemon runs."""
+    return Node(
+        network_id=NETWORK_ID,
+        signer=boot.signer,
+        bounds=boot.bounds,
+        facts=boot.facts,
+        vip=boot.vip,
+        rng=boot.rng,
+        now=boot.now,
+        entries=tuple(decode_entry(entry, NETWORK_ID) for entry in boot.entries),
+        votes=boot.votes,
+    )
+
+
+MESHD = Strategy(name="meshd", start=start_node)
+
+
+def run_seed(
+    seed: int,
+    strategy: Strategy = MESHD,
+    *,
+    scenario: Scenario | None = None,
+    trace: Callable[[str], None] | None = None,
+    fingerprinted: bool = False,
+) -> Result:
+    """Run one seed; a broken promise is returned as `failure`, any other exception is raised."""
+    world = World(
+        scenario if scenario is not None else scenario_of(seed),
+        strategy,
+        trace=trace,
+        fingerprinted=fingerprinted,
+    )
+    failure: str | None = None
+    formed_after_s: float | None = None
+    try:
+        formed_after_s = _run(world, strategy)
+    except Violation as violation:
+        failure = f"at {world.timeline.now:.3f} s: {violation}"
+        world.say(None, f"VIOLATION {violation}")
+    return Result(
+        seed=seed,
+        failure=failure,
+        formed_after_s=formed_after_s,
+        starts=world.checkers.starts,
+        steps=world.steps,
+        reached=world.checkers.reached,
+        fingerprint=world.fingerprint if fingerprinted else None,
+    )
+
+
+def _run(world: World, strategy: Strategy) -> float:
+    scenario = world.scenario
+    faults = Faults(world, Random(f"faults {scenario.seed}"))
+    faults.schedule()
+    world.timeline.run_until(scenario.faults_until_s)
+    if any(world.checkers.decided(slot) for slot in ("claim", "started", "done")):
+        world.checkers.reached["decided under faults"] = 1
+    faults.heal()
+    healed_at = world.timeline.now
+    while True:
+        world.timeline.run_until(world.timeline.now + _STEP_S)
+        after_s = world.timeline.now - healed_at
+        missing = _missing(world) if strategy.decides else ()
+        if not missing:
+            return after_s
+        if after_s >= LIVENESS_S:
+            raise Violation(f"not formed {after_s:.0f} s after healing: {'; '.join(missing)}")
+
+
+def _missing(world: World) -> tuple[str, ...]:
+    """Return what is not in place yet: roles, k3s, words, equal ledgers, one plan."""
+    missing: list[str] = []
+    roots: set[bytes] = set()
+    plans: set[str] = set()
+    for machine in world.machines:
+        node, name = machine.peer, machine.facts.name
+        if not isinstance(node, Node):
+            missing.append(f"{name} is down")
+            continue
+        roots.add(node.replica.root)
+        plans.add(node.standing.plan.cluster_id if node.standing.plan is not None else "none")
+        if node.phase != "steady":
+            missing.append(f"{name} is {node.phase}, waits for {node.waiting_for}")
+        if node.seat in ("initialiser", "server"):
+            data = machine.k3s.data
+            if data is None or machine.spec.index not in data.voters:
+                missing.append(f"{name} does not vote in etcd")
+        if node.seat != "none" and not machine.k3s.ready:
+            missing.append(f"k3s on {name} is not ready")
+    if len(roots) > 1:
+        missing.append(f"{len(roots)} different ledgers")
+    if len(plans) > 1:
+        missing.append(f"{len(plans)} different plans")
+    return tuple(missing)
+
+
+def say_to(lines: list[str]) -> Callable[[str], None]:
+    """Return a trace that appends to `lines`."""
+    return partial(list.append, lines)

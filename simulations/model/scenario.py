@@ -1,0 +1,105 @@
+"""What a seed means: how many machines, which bounds, when they boot, and which faults befall them.
+
+Every legal (nodes_max, quorum, control plane) with up to seven voting machines can come up; the
+machines that ever vote stay below 2 x quorum, and none is lost for good before DONE: these are the
+assumptions of the guarantee.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from roles import Bounds, RoleWish
+from simulations.model.network import Weather
+
+MACHINES_MAX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """One machine before its first boot."""
+
+    index: int
+    wish: RoleWish
+    may_vote: bool
+    boots_at_s: float
+    wall_offset_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Everything about a run that is fixed before it begins."""
+
+    seed: int
+    bounds: Bounds
+    machines: tuple[MachineSpec, ...]
+    vip: bool
+    weather: Weather
+    faults_until_s: float
+    fault_gap_s: float  # Mean time between faults.
+    crash_rate: float  # Probability of a crash at each effect while faults last.
+    k3s_slowness: float
+
+    def describe(self) -> str:
+        """Return one line for people."""
+        voters = sum(machine.may_vote for machine in self.machines)
+        return (
+            f"{voters} voters, {len(self.machines) - voters} workers, "
+            f"nodes_max {self.bounds.nodes_max}, quorum {self.bounds.quorum}, "
+            f"control plane {self.bounds.control_plane}, loss {self.weather.loss:.0%}, "
+            f"faults for {self.faults_until_s:.0f} s"
+        )
+
+
+def legal_bounds() -> tuple[Bounds, ...]:
+    """Return every combination of sizes that a token may carry, up to seven voting machines."""
+    return tuple(
+        Bounds(bound="bounded", nodes_max=most, quorum=quorum, control_plane=size)
+        for size in (1, 3, 5)
+        for most in range(size, 8)
+        for quorum in range(max(most // 2 + 1, size), most + 1)
+    )
+
+
+def scenario_of(seed: int) -> Scenario:
+    """Draw the scenario of a seed."""
+    rng = Random(f"scenario {seed}")
+    bounds = rng.choice(legal_bounds())
+    voters = rng.randint(bounds.quorum, bounds.nodes_max)
+    workers = rng.choice((0, 0, 1, 2)) if voters < MACHINES_MAX - 1 else 0
+    faults_until_s = rng.uniform(10, 60)
+    boot_spread_s = rng.choice((0.0, 3.0, faults_until_s))
+    machines = tuple(
+        MachineSpec(
+            index=index,
+            wish=_wish(rng, votes=index < voters, spare=voters > bounds.control_plane),
+            may_vote=index < voters,
+            boots_at_s=rng.uniform(0.0, boot_spread_s) if boot_spread_s else 0.0,
+            wall_offset_ms=round(rng.uniform(-3.2e11, 3.2e11)) if rng.random() < 0.3 else 0,
+        )
+        for index in range(voters + workers)
+    )
+    stormy = rng.random() < 0.7
+    return Scenario(
+        seed=seed,
+        bounds=bounds,
+        machines=machines,
+        vip=rng.random() < 0.5,
+        weather=Weather(
+            loss=rng.choice((0.0, 0.05, 0.2, 0.5)) if stormy else 0.0,
+            duplication=rng.choice((0.0, 0.1, 0.3)),
+            slow=rng.choice((0.0, 0.02, 0.1, 0.3)) if stormy else 0.0,
+        ),
+        faults_until_s=faults_until_s,
+        fault_gap_s=rng.choice((2.0, 4.0, 8.0, 16.0)),
+        crash_rate=rng.choice((0.0, 0.002, 0.01, 0.03)),
+        k3s_slowness=rng.choice((0.5, 1.0, 1.0, 3.0)),
+    )
+
+
+def _wish(rng: Random, *, votes: bool, spare: bool) -> RoleWish:
+    if not votes:
+        return rng.choice(("auto", "worker", "worker", "none"))
+    # `control-plane` for some, where others are left to choose from or not: both are legal.
+    return "control-plane" if spare and rng.random() < 0.15 else "auto"

@@ -1,0 +1,310 @@
+"""One run: machines, network and k3s under one queue of events; a pure function of its seed.
+
+Effects are performed in their order, and a machine can die before or after each of them. What it
+had persisted is all that its next life knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import assert_never
+
+from ledger import NodeId
+from meshd.events import (
+    Apply,
+    Connected,
+    Disconnected,
+    Effect,
+    Event,
+    FactsObserved,
+    K3sObserved,
+    Learn,
+    LinkObserved,
+    Note,
+    Persist,
+    Received,
+    Reject,
+    Seal,
+    SecretSealed,
+    Send,
+    Wakeup,
+)
+from simulations.model.checkers import Checkers, Violation
+from simulations.model.disk import Disk
+from simulations.model.k3s import Etcd, Host, K3s, Site
+from simulations.model.machine import VIP, Boot, Machine, Strategy, facts_of, signer_of
+from simulations.model.network import Network
+from simulations.model.scenario import MachineSpec, Scenario
+from simulations.model.timeline import Timeline
+
+
+class World:
+    """Machines that all follow one strategy.
+
+    Args:
+        scenario: what is fixed before the run.
+        strategy: what runs on the machines.
+        trace: takes one line for everything that happens, or None.
+        fingerprinted: whether to hash every effect; equal seeds then have equal fingerprints.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        strategy: Strategy,
+        *,
+        trace: Callable[[str], None] | None = None,
+        fingerprinted: bool = False,
+    ) -> None:
+        self.scenario = scenario
+        self.timeline = Timeline()
+        self.rng = Random(f"world {scenario.seed}")
+        self.faulty = True
+        self.steps = 0
+        self._strategy = strategy
+        self._trace = trace
+        self._history = hashlib.blake2b(digest_size=16) if fingerprinted else None
+        self.network = Network(
+            size=len(scenario.machines),
+            timeline=self.timeline,
+            rng=self.rng,
+            weather=scenario.weather,
+        )
+        self._site = Site(
+            timeline=self.timeline,
+            rng=self.rng,
+            connects=self.network.connects,
+            on_start=self._cluster_started,
+            on_observed=self._k3s_observed,
+            slow=scenario.k3s_slowness,
+        )
+        self.machines = [self._unpack(spec) for spec in scenario.machines]
+        self._by_node: dict[NodeId, Machine] = {m.node: m for m in self.machines}
+        self.checkers = Checkers(
+            scenario.bounds, {machine.node: machine.facts.name for machine in self.machines}
+        )
+        for machine in self.machines:
+            self.timeline.after(machine.spec.boots_at_s, partial(self.boot, machine))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of every effect so far, contents included."""
+        assert self._history is not None
+        return self._history.hexdigest()
+
+    def say(self, machine: Machine | None, text: str) -> None:
+        """Write a line of the trace, if there is one."""
+        if self._trace is not None:
+            name = machine.facts.name if machine is not None else "--"
+            self._trace(f"{self.timeline.now:9.3f} {name:3} {text}")
+
+    # Machines coming and going.
+
+    def boot(self, machine: Machine) -> None:
+        """Start the daemon with what its disk holds, unless it runs."""
+        if machine.peer is not None:
+            return
+        machine.life += 1
+        machine.wake_at = float("inf")
+        entries, votes = machine.disk.load()
+        self.say(machine, f"boots with {len(entries)} entries and {len(votes)} journal rows")
+        machine.peer = self._strategy.start(
+            Boot(
+                signer=machine.signer,
+                bounds=self.scenario.bounds,
+                facts=machine.facts,
+                vip=machine.facts.vip,
+                rng=Random(self.rng.getrandbits(64)),
+                now=machine.moment(self.timeline.now),
+                entries=entries,
+                votes=votes,
+            )
+        )
+        self._handle(machine, FactsObserved(machine.facts))
+        self._later(machine, self.rng.uniform(0.1, 1.0), machine.k3s.daemon_started)
+        self.links_changed()
+
+    def crash(self, machine: Machine, *, power_cut: bool, down_s: float) -> None:
+        """Kill the daemon, or the whole machine, and start it again later."""
+        if machine.peer is None:
+            return
+        self.say(machine, "loses power" if power_cut else "its daemon dies")
+        self.checkers.reached["power cut" if power_cut else "daemon killed"] += 1
+        machine.peer = None
+        machine.life += 1
+        machine.sees.clear()
+        if power_cut:
+            machine.disk.lose_power(self.rng)
+            machine.k3s.kill(power_cut=True)
+            # BOOTTIME starts anew; a few seconds pass before the daemon runs.
+            machine.powered_at = self.timeline.now + down_s - self.rng.uniform(3.0, 15.0)
+        self.timeline.after(down_s, partial(self.boot, machine))
+        self.links_changed()
+
+    def links_changed(self) -> None:
+        """Let each daemon notice, in its own time, whom it is connected to now."""
+        for machine in self.machines:
+            for other in self.machines:
+                if other is not machine and self._stale(machine, other):
+                    gained = other.spec.index not in machine.sees
+                    delay_s = self.rng.uniform(0.02, 1.5) if gained else self.rng.uniform(0.5, 10)
+                    self._later(machine, delay_s, partial(self._notice, machine, other))
+
+    def _life_seen(self, machine: Machine, other: Machine) -> int | None:
+        """Return the life of `other` that `machine` can be connected to now."""
+        connects = self.network.connects(machine.spec.index, other.spec.index)
+        return other.life if connects and other.peer is not None else None
+
+    def _stale(self, machine: Machine, other: Machine) -> bool:
+        seen = machine.sees.get(other.spec.index)
+        return machine.peer is not None and seen != self._life_seen(machine, other)
+
+    def _notice(self, machine: Machine, other: Machine) -> None:
+        if not self._stale(machine, other):
+            return
+        index, life = other.spec.index, self._life_seen(machine, other)
+        if machine.sees.pop(index, None) is not None:
+            self._handle(machine, LinkObserved(other.node, "failed", None))
+            self._handle(machine, Disconnected(other.node, "no heartbeat"))
+        if life is not None and machine.peer is not None:
+            machine.sees[index] = life
+            self._handle(machine, Connected(other.node, "direct"))
+            self._handle(machine, LinkObserved(other.node, "alive", self.rng.uniform(0.2, 3.0)))
+
+    # Events and effects.
+
+    def _later(self, machine: Machine, delay_s: float, action: Callable[[], None]) -> None:
+        """Run `action` if this life of the daemon still lasts then."""
+        life = machine.life
+
+        def act() -> None:
+            if machine.life == life and machine.peer is not None:
+                action()
+
+        self.timeline.after(delay_s, act)
+
+    def _handle(self, machine: Machine, event: Event) -> None:
+        peer = machine.peer
+        if peer is None:
+            return
+        self.steps += 1
+        now = machine.moment(self.timeline.now)
+        effects = peer.handle(event, now)
+        for effect in self._strategy.arrange(effects):
+            if not self._survives(machine, effect):
+                return
+        assert peer.deadline > now.at, f"the node would spin after {event}"
+        wake_at = peer.deadline + machine.powered_at
+        if wake_at < machine.wake_at:
+            machine.wake_at = wake_at
+            self._later(machine, wake_at - self.timeline.now, partial(self._wake, machine, wake_at))
+
+    def _wake(self, machine: Machine, wake_at: float) -> None:
+        if machine.wake_at != wake_at or machine.peer is None:
+            return  # An earlier deadline came up since, and has its own wake-up.
+        machine.wake_at = float("inf")
+        if machine.peer.deadline <= machine.moment(self.timeline.now).at:
+            self._handle(machine, Wakeup())
+        else:
+            self._plan_wake(machine)
+
+    def _plan_wake(self, machine: Machine) -> None:
+        assert machine.peer is not None
+        wake_at = machine.peer.deadline + machine.powered_at
+        if wake_at < machine.wake_at:
+            machine.wake_at = wake_at
+            # A hair late: the sum of two floats may round to just before the deadline.
+            delay_s = max(0.0, wake_at - self.timeline.now) + 1e-6
+            self._later(machine, delay_s, partial(self._wake, machine, wake_at))
+
+    def _survives(self, machine: Machine, effect: Effect) -> bool:
+        """Perform `effect`, unless the machine dies before it; return whether it lives on."""
+        if not self.faulty or self.rng.random() >= self.scenario.crash_rate:
+            self._perform(machine, effect)
+            return True
+        if self.rng.random() < 0.5:
+            self._perform(machine, effect)
+        self.say(machine, f"dies around {type(effect).__name__}")
+        self.crash(
+            machine, power_cut=self.rng.random() < 0.5, down_s=self.rng.choice((0.3, 3.0, 15.0))
+        )
+        return False
+
+    def _perform(self, machine: Machine, effect: Effect) -> None:
+        if self._history is not None:
+            self._history.update(repr((self.timeline.now, machine.spec.index, effect)).encode())
+        match effect:
+            case Persist():
+                machine.disk.persist(effect)
+                if self._strategy.decides:
+                    self.checkers.persisted(machine.node, effect)
+            case Send(peer, channel, frame):
+                target = self._by_node[peer]
+                event = Received(machine.node, channel, frame)
+                self.network.send(
+                    machine.spec.index, target.spec.index, partial(self._handle, target, event)
+                )
+            case Seal():
+                self.say(
+                    machine, f"seals {effect.name} to {self._by_node[effect.recipient].facts.name}"
+                )
+                if self._strategy.decides:
+                    self.checkers.sealed(machine.node, effect)
+                self._seal(machine, effect)
+            case Apply(order):
+                self.say(machine, f"order: {order.seat}, formed {order.formed}, join {order.join}")
+                if self._strategy.decides:
+                    self.checkers.ordered(machine.node, order)
+                machine.k3s.apply(order)
+            case Note():
+                self.say(machine, f"note {effect.kind}: {effect.text}")
+            case Reject(peer, reason):
+                # Nobody lies in these runs, so whoever is rejected is wronged.
+                raise Violation(f"{machine.facts.name} rejects {peer[-8:]}: {reason}")
+            case Learn():
+                pass
+            case _:
+                assert_never(effect)
+
+    def _seal(self, machine: Machine, seal: Seal) -> None:
+        value = f"{seal.name} for {seal.recipient}".encode()
+        event = SecretSealed(seal.recipient, seal.name, value)
+        self._later(machine, self.rng.uniform(0.01, 0.2), partial(self._handle, machine, event))
+
+    # What k3s reports.
+
+    def _cluster_started(self, index: int, etcd: Etcd) -> None:
+        machine = self.machines[index]
+        self.say(machine, f"CLUSTER-INIT took effect: kube-system {etcd.uid}")
+        self.checkers.started(machine.node, etcd)
+        if self._strategy.decides:
+            self.checkers.started_as_decided(machine.node, etcd)
+
+    def _k3s_observed(self, index: int, observed: K3sObserved) -> None:
+        machine = self.machines[index]
+        self.say(machine, f"k3s {observed.state}, voters {observed.voters}")
+        if machine.peer is not None:
+            self._later(machine, 0.05, partial(self._handle, machine, observed))
+
+    def _unpack(self, spec: MachineSpec) -> Machine:
+        signer = signer_of(spec.index)
+        facts = facts_of(
+            spec,
+            self.scenario.bounds,
+            memory_mib=self.rng.choice((2048, 4096, 8192)),
+            vip=VIP if self.scenario.vip else None,
+        )
+        assert facts.node_ip is not None
+        host = Host(machine=spec.index, node_name=facts.node_name, node_ip=facts.node_ip)
+        return Machine(
+            spec=spec,
+            signer=signer,
+            facts=facts,
+            disk=Disk(fsync=self._strategy.fsync),
+            k3s=K3s(host, self._site),
+            powered_at=spec.boots_at_s - 5.0,
+            wall_offset_ms=spec.wall_offset_ms,
+        )
