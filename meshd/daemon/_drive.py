@@ -126,7 +126,7 @@ class Driver:
         self._store = store
         self._log = log
         self._read_moment = read_moment
-        self._last_turn = trio.current_time()
+        self._last_turn = self._read_moment().at
         self.situation = Situation(FactsObserved(facts))
         self.node = build(facts)
         self.history_grew = trio.lowlevel.ParkingLot()
@@ -135,7 +135,7 @@ class Driver:
     @property
     def idle_s(self) -> float:
         """Seconds since the node last had its turn."""
-        return trio.current_time() - self._last_turn
+        return self._read_moment().at - self._last_turn
 
     async def run(self) -> None:
         """Drive until cancelled."""
@@ -152,7 +152,7 @@ class Driver:
         while True:
             if not pending:
                 pending = await self._next_events()
-            self._last_turn = trio.current_time()
+            self._last_turn = self._read_moment().at
             effects: list[Effect] = []
             for event in pending:
                 effects += self.node.handle(event, self._read_moment())
@@ -230,7 +230,7 @@ class Driver:
         health = self.situation.set_health("storage", [finding])
         self.node.handle(health, self._read_moment())  # Its effects are lost on purpose.
         while True:
-            self._last_turn = trio.current_time()
+            self._last_turn = self._read_moment().at
             with trio.move_on_after(STORAGE_RETRY_S):
                 async for event in self._inbox:
                     self.situation.note(event)

@@ -152,15 +152,18 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         listen=settings.listen,
         discovery=settings.discovery,
         seeds=settings.seeds,
-        remembered=opened.store.load().peers,
+        remembered=dict(opened.store.load().peers),
         interface=settings.interface,
     )
     cluster = K3sCluster(
         settings=settings,
+        node_id=identity.node_id,
         node_name=_node_name(identity),
-        sealing_key=identity.sealing_key,
-        secrets=opened.secrets,
+        node_ip=lambda: driver.situation.facts.node_ip,
         state_dir=state_dir,
+        secrets=opened.secrets,
+        sealing_key=identity.sealing_key,
+        clock=read_moment,
     )
     driver = Driver(
         build=partial(_build_node, opened),

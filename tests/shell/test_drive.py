@@ -99,6 +99,11 @@ class FailingStore(SqliteStore):
         self._refuse()
         await super().probe()
 
+    async def _transact(self, work: list[tuple[str, list[tuple[object, ...]]]]) -> None:
+        # In this thread: simulated time would run away while another one works.
+        await trio.lowlevel.checkpoint()
+        self._transact_sync(work)
+
     def _refuse(self) -> None:
         if self.full:
             raise MeshdError("MESH-2006", "the disk is full", fix="free some space")
@@ -135,7 +140,7 @@ def moment() -> Moment:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> Bench:
+async def bench(tmp_path: Path) -> Bench:
     opened = FailingStore.open(tmp_path / "meshd.db", owner=SIGNER.node_id)
     assert isinstance(opened, FailingStore)
     built: list[Node] = []
@@ -169,7 +174,9 @@ def bench(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> Bench:
     return Bench(driver=driver, store=opened, cluster=cluster, log=log, built=built)
 
 
-async def test_a_node_alone_decides_by_its_own_deadlines_and_orders_k3s(bench: Bench) -> None:
+async def test_a_node_alone_decides_by_its_own_deadlines_and_orders_k3s(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
     with trio.move_on_after(60):
         await bench.driver.run()
     assert bench.driver.node.genesis.state.phase == "started"
@@ -177,7 +184,9 @@ async def test_a_node_alone_decides_by_its_own_deadlines_and_orders_k3s(bench: B
     assert len(bench.built) == 1
 
 
-async def test_every_vote_is_on_the_disk_before_k3s_is_ordered(bench: Bench) -> None:
+async def test_every_vote_is_on_the_disk_before_k3s_is_ordered(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
     with trio.move_on_after(60):
         await bench.driver.run()
     (votes_then,) = bench.initialiser_orders()
@@ -186,7 +195,9 @@ async def test_every_vote_is_on_the_disk_before_k3s_is_ordered(bench: Bench) -> 
     assert any("intent" in key for key in kept), votes_then
 
 
-async def test_a_full_disk_silences_the_node_and_it_goes_on_from_the_disk(bench: Bench) -> None:
+async def test_a_full_disk_silences_the_node_and_it_goes_on_from_the_disk(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
     bench.store.full = True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.driver.run)
@@ -207,7 +218,9 @@ async def test_a_full_disk_silences_the_node_and_it_goes_on_from_the_disk(bench:
     assert bench.driver.node.directory[NodeId("12D3KooWpeer")].connected
 
 
-async def test_a_restarted_daemon_goes_on_where_the_disk_says(bench: Bench) -> None:
+async def test_a_restarted_daemon_goes_on_where_the_disk_says(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
     with trio.move_on_after(60):
         await bench.driver.run()
     again = bench.driver._build(FACTS)
