@@ -297,7 +297,7 @@ def _failure(code: int, reason: str, message: str) -> Reply:
 
 
 def _json(code: int, value: object) -> Reply:
-    return Reply(code, json.dumps(value).encode() + b"\n")
+    return Reply(code, json.dumps(value, separators=(",", ":")).encode() + b"\n")
 
 
 def _text(text: str) -> Reply:
