@@ -59,7 +59,7 @@ def get(key: str, output: str, run_dir: Path) -> None:
     for entry in content["entries"]:
         click.echo(
             f"# {cell(entry['key'])} by {cell(entry['name'])} ({cell(entry['author'])}), "
-            f"sequence {entry['seq']}, {span(entry['age_s'])} old, "
+            f"sequence {entry['seq']}, {_age(entry)} old, "
             f"signature {cell(entry['signature'])}"
         )
         click.echo(json.dumps(entry["value"], indent=2))
@@ -70,10 +70,15 @@ def entries_table(entries: list[Json], *, wide: bool) -> str:
     head = ["KEY", "AUTHOR", "SEQ", "AGE", "SIZE", "SIGNATURE"] + (["ID"] if wide else [])
     rows = []
     for entry in sorted(entries, key=lambda entry: (entry["key"], entry["author"])):
-        row = [_short(entry["key"], wide=wide), entry["name"], entry["seq"], span(entry["age_s"])]
+        row = [_short(entry["key"], wide=wide), entry["name"], entry["seq"], _age(entry)]
         row += [entry["size"], entry["signature"]]
         rows.append([*row, entry["author"]] if wide else row)
     return table(head, rows)
+
+
+def _age(entry: Json) -> str:
+    """Return how old an entry is; a stamp in the future (a clock is wrong) tells nothing."""
+    return "-" if entry["age_s"] is None else span(entry["age_s"])
 
 
 def _short(key: str, *, wide: bool) -> str:

@@ -124,9 +124,11 @@ def _summary(content: Json) -> str:
     if node["waiting_for"]:
         lines.append(("waiting", cell(node["waiting_for"])))
     ready = f"control plane {cluster['control_plane_ready']}/{network['control_plane']} ready"
+    if cluster["nodes_ready"] is not None:
+        ready += f", {cluster['nodes_ready']} nodes ready"
     endpoint = cell(cluster["endpoint"]) if cluster["endpoint"] else "no endpoint yet"
     k3s = f"   {cell(cluster['k3s_version'])}" if cluster.get("k3s_version") else ""
-    lines.append(("cluster", f"{endpoint}   {ready}, {cluster['nodes_ready']} nodes ready{k3s}"))
+    lines.append(("cluster", f"{endpoint}   {ready}{k3s}"))
     lines.append(("vip", _vip(content["vip"])))
     ledger = content["ledger"]
     rejected = f"   {ledger['rejected']} rejected" if ledger["rejected"] else ""

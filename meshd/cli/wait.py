@@ -100,7 +100,7 @@ def ready(content: Json) -> str | None:
 
 def _nodes(count: int) -> Missing:
     def enough(content: Json) -> str | None:
-        have = content["cluster"]["nodes_ready"]
+        have = content["cluster"]["nodes_ready"] or 0
         return None if have >= count else f"{have} of {count} nodes are Ready"
 
     return enough

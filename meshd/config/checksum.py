@@ -7,8 +7,9 @@ characters are noticed whatever the length, and a single one is found again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 ALPHABET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
@@ -91,7 +92,7 @@ def _locate(
             place=strange[0] + first,
             what="this character and others later are not used in tokens",
         )
-    errors = list(_single_errors(len(values)))
+    errors = _single_errors(len(values))
     for index in strange or range(len(values)):
         for error, effect in enumerate(errors[index]):
             if effect == syndrome:
@@ -107,31 +108,40 @@ def _locate(
 
 
 def _locate_length(start: int, values: list[int], first: int) -> Mistake:
-    """Find one character too many or one too few; linear in text length squared."""
-    residue = start
-    residues = [residue]
-    for value in values:
-        residue = polymod([value], residue)
-        residues.append(residue)
+    """Find one character too many, or one too few.
+
+    Leaving out index + 1 in place of index changes the shortened text in one place only, so each
+    residue follows from the one before; the same holds for a zero put in.
+    """
+    errors = _single_errors(len(values) - 1)
+    residue = polymod(values[1:], start)
     for index in range(len(values)):
-        if polymod(values[index + 1 :], residues[index]) == _TARGET:
+        if residue == _TARGET:
             return Mistake(place=index + first, what="this character is one too many")
-    errors = list(_single_errors(len(values) + 1))
+        if index + 1 < len(values):
+            residue ^= errors[index][values[index] ^ values[index + 1]]
+    errors = _single_errors(len(values) + 1)
+    residue = polymod([0, *values], start)
     for index in range(len(values) + 1):
-        rest = polymod([0, *values[index:]], residues[index]) ^ _TARGET
-        if rest in errors[index]:
+        if residue ^ _TARGET in errors[index]:
             return Mistake(place=index + first, what="a character is missing here")
+        if index < len(values):
+            residue ^= errors[index][values[index]] ^ errors[index + 1][values[index]]
     return Mistake(place=0, what="more than one character is wrong")
 
 
-def _single_errors(length: int) -> Iterator[list[int]]:
-    """For each index, what adding the error values 0 to 31 there does to the residue (linear)."""
-    columns: list[list[int]] = []
-    effects = list(range(32))
+@lru_cache(maxsize=4)
+def _single_errors(length: int) -> tuple[tuple[int, ...], ...]:
+    """For each index, what adding the error values 0 to 31 there does to the residue.
+
+    The residue is linear in the values, so one table answers for every text of this length.
+    """
+    columns: list[tuple[int, ...]] = []
+    effects = tuple(range(32))
     for _ in range(length):
         columns.append(effects)
-        effects = [polymod([0], effect) for effect in effects]
-    return reversed(columns)
+        effects = tuple(polymod([0], effect) for effect in effects)
+    return tuple(reversed(columns))
 
 
 def _start(prefix: str) -> int:

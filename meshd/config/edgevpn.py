@@ -8,7 +8,6 @@ YAMLConnectionConfig.)
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from pathlib import Path
@@ -59,7 +58,7 @@ def _content(text: str) -> Table:
     try:
         decoded = base64.b64decode("".join(text.split()), validate=True).decode()
         tree, _ = parse_yaml(decoded, Path("token"))
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # Not base64, or not of text.
         raise _no_token("it does not begin with meshd1, and it is not base64") from None
     except ConfigError:
         raise _no_token("it is base64, but not of a YAML text") from None

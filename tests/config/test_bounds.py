@@ -1,0 +1,86 @@
+"""How many may vote: what token and file say together."""
+
+from typing import Literal
+
+import pytest
+
+from roles import Bounds
+from tests.config.loading import Load, codes, refusal
+
+
+@pytest.mark.parametrize(
+    ("keys", "bounds"),
+    [
+        ("meshd: {nodes_max: 5}", ("bounded", 5, 3, 3)),
+        ("meshd: {nodes_max: 9}, minimum_nodes: 6", ("bounded", 9, 6, 3)),
+        ("minimum_nodes: 4", ("open", 5, 4, 3)),
+        ("minimum_nodes: 8", ("open", 8, 8, 3)),
+        ("minimum_nodes: 2", ("open", 5, 3, 3)),
+    ],
+)
+def test_an_edgevpn_token_takes_its_bounds_from_the_file(
+    load: Load, keys: str, bounds: tuple[Literal["bounded", "open"], int, int, int]
+) -> None:
+    settings = load(f"p2p: {{network_token: EDGEVPN, auto: {{ha: {{master_nodes: 2}}}}, {keys}}}")
+    bound, nodes_max, quorum, control_plane = bounds
+    assert settings.bounds == Bounds(
+        bound=bound, nodes_max=nodes_max, quorum=quorum, control_plane=control_plane
+    )
+    assert ("MESH-1029" in codes(settings)) == (bound == "open")
+    assert settings.bounds.nodes_max < 2 * settings.bounds.quorum
+
+
+def test_a_single_control_plane_needs_the_number_of_machines(load: Load) -> None:
+    error = refusal(load, "p2p: {network_token: EDGEVPN}")
+    assert error.code == "MESH-1030"
+    assert "p2p.meshd.nodes_max" in error.fix
+    single = load("p2p: {network_token: EDGEVPN, meshd: {nodes_max: 1}}")
+    assert single.bounds == Bounds(bound="bounded", nodes_max=1, quorum=1, control_plane=1)
+
+
+def test_ha_that_is_off_means_one_control_plane_node(load: Load) -> None:
+    settings = load(
+        "p2p: {network_token: EDGEVPN, meshd: {nodes_max: 4}, "
+        "auto: {ha: {enable: false, master_nodes: 2}}}"
+    )
+    assert settings.bounds.control_plane == 1
+
+
+def test_an_even_control_plane_from_a_file_is_taken_and_named(load: Load) -> None:
+    settings = load("p2p: {network_token: EDGEVPN, auto: {ha: {master_nodes: 1}}}")
+    assert settings.bounds.control_plane == 2
+    assert "MESH-1032" in codes(settings)
+
+
+def test_a_file_may_be_stricter_than_its_token_and_the_quorum_stays(load: Load) -> None:
+    settings = load("p2p: {network_token: TOKEN, minimum_nodes: 5, meshd: {nodes_max: 6}}")
+    assert settings.bounds == Bounds(bound="bounded", nodes_max=6, quorum=5, control_plane=3)
+    assert load("p2p: {network_token: TOKEN, meshd: {nodes_max: 4}}").bounds.quorum == 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"),
+    [
+        ("meshd: {nodes_max: 8}", "the file allows 8 machines, the token 7"),
+        (
+            "auto: {ha: {master_nodes: 4}}",
+            "the file asks for a control plane of 5 (the first and 4 more), the token for 3",
+        ),
+        (
+            "auto: {ha: {enable: false}}",
+            "the file asks for a control plane of 1 (the first and 0 more), the token for 3",
+        ),
+    ],
+)
+def test_a_file_that_contradicts_its_token_is_refused_naming_both(
+    load: Load, keys: str, what: str
+) -> None:
+    error = refusal(load, f"p2p: {{network_token: TOKEN, {keys}}}")
+    assert error.code == "MESH-1027"
+    assert what in error.what
+    assert "c.yaml:2:" in error.what
+
+
+@pytest.mark.parametrize("keys", ["meshd: {nodes_max: 3}", "minimum_nodes: 8"])
+def test_numbers_with_which_nothing_could_form_are_refused(load: Load, keys: str) -> None:
+    assert refusal(load, f"p2p: {{network_token: TOKEN, {keys}}}").code == "MESH-1014"

@@ -1,0 +1,93 @@
+"""YAML with places, by YAML 1.2's rules."""
+
+from pathlib import Path
+
+import pytest
+
+from meshd.config.schema import Origin
+from meshd.config.tree import Table, parse_yaml, plain
+from meshd.errors import ConfigError
+
+FILE = Path("f.yaml")
+
+
+def parsed(text: str) -> object:
+    tree, _ = parse_yaml(text, FILE)
+    assert tree is not None
+    return plain(tree)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_yaml(text, FILE)
+    assert caught.value.code == "MESH-1020"
+    return caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("False", False),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("NO", "NO"),
+        ("", None),
+        ("~", None),
+        ("'true'", "true"),
+        ('"12"', "12"),
+        ("12", 12),
+        ("-7", -7),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("1.5", 1.5),
+        ("12:30:45", "12:30:45"),  # YAML 1.1 would make it a number of seconds.
+        ("2026-01-01", "2026-01-01"),
+        ("1_000", "1_000"),
+    ],
+)
+def test_plain_values_mean_what_yaml_1_2_says(text: str, value: object) -> None:
+    assert parsed(f"a: {text}") == {"a": value}
+
+
+def test_every_value_and_key_knows_its_place() -> None:
+    tree, more = parse_yaml("# comment\na:\n  - b\n  - c: d\n", FILE)
+    assert isinstance(tree, Table)
+    assert not more
+    assert tree.origins["a"] == Origin(path=FILE, line=2, column=1)
+    assert tree.entries["a"].origin == Origin(path=FILE, line=3, column=3)
+
+
+def test_anchors_and_merge_keys_work() -> None:
+    assert parsed("a: &x {b: 1, c: 2}\nd: *x\ne: {<<: *x, b: 3}\nf: {<<: [*x, {g: 4}]}") == {
+        "a": {"b": 1, "c": 2},
+        "d": {"b": 1, "c": 2},
+        "e": {"b": 3, "c": 2},
+        "f": {"b": 1, "c": 2, "g": 4},
+    }
+
+
+def test_an_anchor_that_explodes_is_read_without_growing() -> None:
+    lines = ["a0: &a0 [x, x]"]
+    lines += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
+    tree, _ = parse_yaml("\n".join(lines), FILE)
+    assert isinstance(tree, Table)
+    assert len(tree.entries) == 60
+
+
+def test_further_documents_are_noticed() -> None:
+    assert parse_yaml("a: 1\n---\nb: 2\n", FILE)[1] is True
+
+
+def test_an_empty_file_is_no_tree() -> None:
+    assert parse_yaml("# nothing\n", FILE) == (None, False)
+
+
+def test_damage_is_named_with_line_and_column() -> None:
+    assert refusal("a: 1\na: 2") == "f.yaml:2:1: the key 'a' stands twice; first on line 1"
+    assert refusal("a:\n\t- b").startswith("f.yaml:2:1: found character '\\t'")
+    assert refusal("&a [*a]") == "f.yaml:1:1: an anchor that contains itself"
+    assert refusal("{a: 1}: 2") == "f.yaml:1:1: a key that is not text"
+    assert refusal("a: {<<: 1}") == "f.yaml:1:5: `<<` needs a mapping"
+    assert refusal("a: \x01").startswith("f.yaml:1:1: unacceptable character")
+    assert refusal("[" * 1500) == "f.yaml:1:1: nested too deeply"
