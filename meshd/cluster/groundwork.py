@@ -31,6 +31,7 @@ from meshd.cluster.plan import (
     drop_in,
     joining_token,
     launch,
+    to_join,
 )
 from meshd.cluster.sealing import unseal
 from meshd.cluster.secrets import CandidateSecrets, commitment_of
@@ -190,6 +191,8 @@ class Groundwork:
             against = "an external datastore (p2p.auto.ha.external_db) is not supported yet"
         if against is not None:
             return _failed(against)
+        if order.seat != "initialiser" and not to_join(order, node_ip):
+            return _waiting("no other server's address is known")
         if surroundings.wall_ms < CLOCK_MS_MIN:
             return _waiting("this machine's clock is years behind: k3s waits until it is set")
         if find_binary(self.paths, surroundings.environment) is None:

@@ -140,13 +140,22 @@ def origin(order: ClusterOrder, node_ip: str | None) -> dict[str, object]:
     assert plan is not None
     if order.seat == "initialiser" and not order.formed:
         return {"cluster-init": True}
-    # Never ourselves nor the VIP, which may be ours: k3s would find only itself and start anew.
-    known = order.join or tuple(seat.node_ip for seat in plan.seats)
-    others = [address for address in known if address not in (node_ip, plan.vip)]
+    others = to_join(order, node_ip)
     if others:
         return {"server": url_of(others[0])}
-    assert order.seat == "initialiser", "the core orders a join only with an address"
+    assert order.seat == "initialiser", "others are not started without an address to join"
     return {"cluster-init": True}
+
+
+def to_join(order: ClusterOrder, node_ip: str | None) -> list[str]:
+    """Return addresses of other servers, best first.
+
+    Never our own, nor the VIP, which may be ours: k3s would find only itself and start anew
+    (k3s pkg/etcd/etcd.go, join).
+    """
+    assert order.plan is not None
+    known = [*order.join, *(seat.node_ip for seat in order.plan.seats)]
+    return [address for address in known if address not in (node_ip, order.plan.vip)]
 
 
 def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: bool) -> Launch:

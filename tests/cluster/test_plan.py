@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ledger import NodeId
+from meshd.cluster.manifests import cluster_mark, kube_vip_daemon_set, kube_vip_static_pod
+from meshd.cluster.paths import K3sPaths
+from meshd.cluster.plan import Launch, Machine, conflict, drop_in, joining_token, launch, origin
+from meshd.config.schema import K3sArguments, KubeVip, Settings
+from meshd.events import ClusterOrder
+from tests.cluster.bench import (
+    ADDRESSES,
+    N1,
+    N2,
+    N4,
+    NAMES,
+    SETTINGS,
+    VIP,
+    initialiser,
+    plan,
+    server,
+    with_arguments,
+    worker,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+REWRITE = False  # Set it, run, and read the difference.
+
+
+def machine(node: NodeId) -> Machine:
+    return Machine(
+        node_name=NAMES[node],
+        node_ip=ADDRESSES[node],
+        flannel_interface="eth7",
+        binary=Path("/usr/local/bin/k3s"),
+        paths=K3sPaths(),
+        token_file=Path("/var/lib/meshd/cluster/token"),
+        agent_token_file=Path("/var/lib/meshd/cluster/agent-token"),
+        environment={"PATH": "/usr/bin", "K3S_TOKEN": "x", "MESHD_TOKEN_FILE": "y"},
+    )
+
+
+def launched(order: ClusterOrder, settings: Settings = SETTINGS, *, begun: bool = False) -> Launch:
+    node = {"initialiser": N1, "server": N2}.get(order.seat, N4)
+    return launch(order, settings, machine(node), begun=begun)
+
+
+KUBE_VIP = KubeVip(address=VIP)
+GOLDEN_FILES = {
+    "initialiser.yaml": drop_in(initialiser(), SETTINGS, machine(N1)),
+    "initialiser-formed.yaml": drop_in(initialiser(formed=True), SETTINGS, machine(N1)),
+    "server.yaml": drop_in(server(), SETTINGS, machine(N2)),
+    "worker.yaml": drop_in(worker(), replace(SETTINGS, labels=(("site", "north"),)), machine(N4)),
+    "kube-vip-daemon-set.yaml": kube_vip_daemon_set(KUBE_VIP, "eth0"),
+    "kube-vip-static-pod.yaml": kube_vip_static_pod(KUBE_VIP, "eth0", "/etc/rancher/k3s/k3s.yaml"),
+    "cluster-mark.yaml": cluster_mark(plan()),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN_FILES)
+def test_what_k3s_is_given_is_what_was_read_and_agreed_to(name: str) -> None:
+    content = GOLDEN_FILES[name]
+    if REWRITE:
+        (GOLDEN / name).write_bytes(content)
+    assert content.decode() == (GOLDEN / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "order", [initialiser(), initialiser(formed=True), server(), server(formed=True), worker()]
+)
+def test_a_drop_in_says_one_of_cluster_init_and_server_and_no_secret(order: ClusterOrder) -> None:
+    says = yaml.safe_load(drop_in(order, SETTINGS, machine(N2)))
+    assert ("cluster-init" in says) != ("server" in says)
+    assert ("cluster-init" in says) == (order.seat == "initialiser" and not order.formed)
+    assert "token" not in says
+    assert "agent-token" not in says
+
+
+def test_nobody_is_told_to_join_itself_or_the_vip() -> None:
+    order = replace(server(), join=(VIP, ADDRESSES[N2], ADDRESSES[N1]))
+    assert origin(order, ADDRESSES[N2]) == {"server": f"https://{ADDRESSES[N1]}:6443"}
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    order = replace(worker(), join=("fd00::11",))
+    assert origin(order, "fd00::14") == {"server": "https://[fd00::11]:6443"}
+
+
+def test_the_only_server_needs_its_database_once_it_had_one() -> None:
+    alone = ClusterOrder(seat="initialiser", plan=plan(seats=(N1,)), formed=True)
+    wal = K3sPaths().etcd_log
+    assert origin(alone, ADDRESSES[N1]) == {"cluster-init": True}
+    assert launched(alone).needs == (wal,)
+    assert launched(initialiser(), begun=True).needs == (wal,)
+    assert launched(initialiser()).needs == ()
+    # With others to join, a lost database means joining them.
+    assert launched(initialiser(formed=True), begun=True).needs == ()
+
+
+def test_the_users_arguments_and_environment_reach_k3s_as_written() -> None:
+    arguments = K3sArguments(args=("--disable", "traefik"), env=(("HTTPS_PROXY", "http://p"),))
+    run = launched(initialiser(), replace(SETTINGS, k3s=arguments))
+    assert run.argv == ("/usr/local/bin/k3s", "server", "--disable", "traefik")
+    assert dict(run.environment) == {"PATH": "/usr/bin", "HTTPS_PROXY": "http://p"}
+    assert launched(worker(), replace(SETTINGS, k3s=arguments)).argv[1:] == ("agent",)
+
+
+def test_the_vip_stays_in_the_certificate_beside_the_users_names() -> None:
+    run = launched(initialiser(), with_arguments("--tls-san=me.example"))
+    assert run.argv[2:] == ("--tls-san=me.example", "--tls-san", VIP)
+
+
+def test_a_server_that_was_a_worker_is_another_incarnation() -> None:
+    assert launched(server()).incarnation != launched(worker()).incarnation
+    assert launched(server()).incarnation == launched(server(formed=True)).incarnation
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "key", "named"),
+    [
+        (("--cluster-init",), "", "", "--cluster-init"),
+        (("--server=https://x:6443",), "", "", "--server"),
+        (("-t", "x"), "", "", "--t"),
+        ((), "K3S_TOKEN", "", "K3S_TOKEN"),
+        ((), "K3S_URL", "", "K3S_URL"),
+        ((), "", "node-ip", "node-ip"),
+        ((), "", "token+", "token+"),
+    ],
+)
+def test_what_decides_membership_is_refused_from_anybody_else(
+    arguments: tuple[str, ...], variable: str, key: str, named: str
+) -> None:
+    users = K3sArguments(args=arguments, env=((variable, "x"),) if variable else ())
+    reason = conflict(users, [("/etc/rancher/k3s/config.yaml", [key] if key else [])])
+    assert reason is not None
+    assert named in reason
+
+
+def test_ordinary_settings_of_the_user_are_no_conflict() -> None:
+    users = K3sArguments(args=("--disable", "server", "--kubelet-arg=x"), env=(("A", "b"),))
+    assert conflict(users, [("config.yaml", ["tls-san", "node-label+"])]) is None
+
+
+def test_a_full_token_names_the_authority() -> None:
+    token = joining_token(ca_hash="ab" * 32, user="node", password="5e" * 32)
+    assert token == f"K10{'ab' * 32}::node:{'5e' * 32}"
+
+
+def test_kube_vip_can_be_told_to_find_its_interface_itself() -> None:
+    text = kube_vip_daemon_set(KubeVip(address="fd00::50"), None).decode()
+    assert "vip_interface" not in text
+    assert "'128'" in text

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from itertools import count
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from ledger import NodeId
+from meshd.cluster import prepare_secrets
+from meshd.cluster.sealing import seal, unseal
+from meshd.cluster.secrets import AUTHORITIES
+from meshd.errors import MeshdError
+from tests.cluster.bench import N1, N2, power_cut_before, sealing_key
+
+
+def test_secrets_are_made_once_and_found_again(tmp_path: Path) -> None:
+    made = prepare_secrets(tmp_path)
+    assert prepare_secrets(tmp_path) == made
+    assert made.server_token != made.agent_token
+
+
+def test_two_candidates_share_nothing(tmp_path: Path) -> None:
+    one, other = prepare_secrets(tmp_path / "1"), prepare_secrets(tmp_path / "2")
+    assert one.ca_hash != other.ca_hash
+    assert one.token_commitment != other.token_commitment
+    assert not set(dict(one.tls).values()) & set(dict(other.tls).values())
+
+
+def test_only_root_reads_the_secrets_and_no_text_shows_them(tmp_path: Path) -> None:
+    secrets = prepare_secrets(tmp_path)
+    folder = tmp_path / "cluster"
+    modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    assert modes == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_dir()} == {0o700}
+    assert secrets.server_token not in repr(secrets)
+    assert secrets.agent_token not in f"{secrets}"
+
+
+def test_the_files_are_what_k3s_keeps_if_it_finds_them(tmp_path: Path) -> None:
+    secrets = prepare_secrets(tmp_path)
+    tls = dict(secrets.tls)
+    assert len(tls) == 11
+    for name in AUTHORITIES:
+        certificate = x509.load_pem_x509_certificate(tls[f"{name}.crt"])
+        key = load_pem_private_key(tls[f"{name}.key"], None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        assert certificate.public_key() == key.public_key()
+        certificate.verify_directly_issued_by(certificate)
+        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
+        assert basic.value.ca
+        assert usage.value.key_cert_sign
+        # A machine whose clock was never set must find them valid.
+        assert certificate.not_valid_before_utc.year == 2020
+        assert certificate.not_valid_after_utc.year == 2060
+    assert tls["service.key"].startswith(b"-----BEGIN RSA PRIVATE KEY-----")
+    assert secrets.ca_hash == hashlib.sha256(tls["server-ca.crt"]).hexdigest()
+
+
+def test_a_power_cut_while_they_are_made_leaves_none_or_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    monkeypatch.setattr(rsa, "generate_private_key", lambda **_: key)  # The slow one.
+    outcomes = []
+    for call in count():
+        state = tmp_path / str(call)
+        state.mkdir()
+        with power_cut_before(call, monkeypatch) as made:
+            prepare_secrets(state)
+        outcomes.append((state / "cluster" / "candidate").exists())
+        first = prepare_secrets(state)
+        assert prepare_secrets(state) == first
+        if "cut" not in made:
+            break
+    assert outcomes == sorted(outcomes), "they appear at one point and never disappear"
+    assert len(outcomes) > 60
+    assert {False, True} == set(outcomes)
+
+
+@pytest.mark.parametrize("lost", ["tls/etcd/peer-ca.key", "server-token"])
+def test_incomplete_secrets_are_refused_and_not_made_again(tmp_path: Path, lost: str) -> None:
+    prepare_secrets(tmp_path)
+    (tmp_path / "cluster" / "candidate" / lost).unlink()
+    with pytest.raises(MeshdError) as error:
+        prepare_secrets(tmp_path)
+    assert error.value.code == "MESH-5002"
+    assert not (tmp_path / "cluster" / "candidate" / lost).exists()
+
+
+def test_a_disk_that_refuses_is_the_operators_to_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MeshdError, match="No space left on device") as error:
+        prepare_secrets(tmp_path)
+    assert error.value.code == "MESH-5001"
+
+
+def test_a_sealed_secret_opens_for_its_recipient_and_name_only() -> None:
+    key = sealing_key(N1)
+    public = key.public_key().public_bytes_raw()
+    value = seal("secret", recipient=N1, sealing_key=public, name="server-token")
+    assert b"secret" not in value
+    assert unseal(value, recipient=N1, sealing_key=key, name="server-token") == "secret"
+    others: list[tuple[NodeId, X25519PrivateKey, str, bytes]] = [
+        (N2, key, "server-token", value),
+        (N1, sealing_key(N2), "server-token", value),
+        (N1, key, "agent-token", value),
+        (N1, key, "server-token", value[:-1] + bytes([value[-1] ^ 1])),
+        (N1, key, "server-token", b""),
+    ]
+    for recipient, own_key, name, changed in others:
+        with pytest.raises(ValueError, match="was not sealed to this node"):
+            unseal(changed, recipient=recipient, sealing_key=own_key, name=name)
+
+
+def test_nothing_is_sealed_to_a_key_that_is_none() -> None:
+    with pytest.raises(ValueError, match="shared key"):
+        seal("secret", recipient=N1, sealing_key=bytes(32), name="server-token")
