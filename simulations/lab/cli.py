@@ -1,0 +1,255 @@
+"""The verbs of `meshd demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from meshd.errors import MeshdError, UsageError
+from simulations.lab import glance, laboratory, tour
+from simulations.lab.laboratory import Laboratory, Wanted
+from simulations.lab.places import Places
+from simulations.lab.progress import Checklist
+from simulations.lab.recorder import audit as audit_clusters
+
+INTERRUPTED = 130
+
+
+def _places() -> Places:
+    """Return the places of the laboratory that MESHD_LAB names."""
+    lab = os.environ.get("MESHD_LAB", "demo")
+    if not re.fullmatch(r"[a-z0-9]{1,16}", lab):
+        raise UsageError(
+            "MESH-8016",
+            f"MESHD_LAB={lab!r} is no name for a laboratory",
+            fix="1 to 16 small letters and digits",
+        )
+    return Places(lab)
+
+
+def _shape(command: click.Command) -> click.Command:
+    """Give a command the options of a laboratory's shape."""
+    for option in (
+        click.Option(["--nodes"], type=int, default=5, show_default=True, help="Machines."),
+        click.Option(
+            ["--control-plane"], type=int, default=3, show_default=True, help="Of them servers."
+        ),
+        click.Option(["--nat"], type=int, metavar="K", help="Machines behind NAT (not built yet)."),
+        click.Option(
+            ["--exec", "programs"], is_flag=True,
+            help="Start every daemon as a program of its own, not as a fork of one import.",
+        ),
+    ):  # fmt: skip
+        command.params.append(option)
+    return command
+
+
+def _wanted(
+    *,
+    nodes: int,
+    control_plane: int,
+    nat: int | None,
+    programs: bool,
+    k3s: Path | None = None,
+    config: Path | None = None,
+    boots: bool = True,
+) -> Wanted:
+    if nat:
+        raise UsageError(
+            "MESH-8012",
+            "--nat is not built yet: all machines of the laboratory are on one LAN",
+            fix="leave it out",
+        )
+    return Wanted(
+        nodes=nodes,
+        control_plane=control_plane,
+        k3s=k3s,
+        config=config,
+        forks=not programs,
+        boots=boots,
+    )
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def demo(
+    context: click.Context,
+    nodes: int,
+    control_plane: int,
+    nat: int | None,
+    *,
+    programs: bool,
+) -> int:
+    """Real daemons on this machine, in network namespaces. Without a verb: the tour.
+
+    The tour forms a cluster, kills the holder of its address, shows that it works on, and removes
+    everything. MESHD_LAB names the laboratory [default: demo].
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    wanted = _wanted(nodes=nodes, control_plane=control_plane, nat=nat, programs=programs)
+    return tour.run(_places(), wanted, os.environ)
+
+
+_shape(demo)
+
+
+@demo.command()
+@click.option(
+    "--k3s",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    envvar="MESHD_K3S_BIN",
+    help="A real k3s in place of the stand-in.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A cloud-config for every node, in place of the generated one.",
+)
+@click.option("--stopped", is_flag=True, help="Leave the machines off; `start` boots them.")
+@click.option("--wait", is_flag=True, help="Wait until the cluster is complete.")
+def up(
+    nodes: int,
+    control_plane: int,
+    nat: int | None,
+    k3s: Path | None,
+    config: Path | None,
+    *,
+    programs: bool,
+    stopped: bool,
+    wait: bool,
+) -> int:
+    """Bring a laboratory up and leave it running."""
+    wanted = _wanted(
+        nodes=nodes,
+        control_plane=control_plane,
+        nat=nat,
+        k3s=k3s,
+        programs=programs,
+        config=config,
+        boots=not stopped,
+    )
+    checklist = Checklist()
+    built = tour.build(_places(), wanted, os.environ, checklist)
+    if stopped:
+        return 0
+    failed = tour.wait_for_daemons(built, checklist)
+    if wait and not failed:
+        tour.wait_for_cluster(built, checklist)
+    checklist.say(
+        "look: meshd demo status | meshd demo exec n1 -- meshd status | meshd demo down removes it"
+    )
+    return 1 if failed else 0
+
+
+_shape(up)
+
+
+@demo.command()
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def status(output: str) -> None:
+    """Show all nodes at a glance."""
+    found = Laboratory.load(_places())
+    glances = glance.look(found)
+    if output == "json":
+        click.echo(json.dumps(glance.as_json(found, glances), indent=1))
+    else:
+        click.echo(glance.as_table(found, glances))
+
+
+@demo.command("exec", context_settings={"ignore_unknown_options": True})
+@click.argument("node")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(node: str, command: tuple[str, ...]) -> None:
+    """Run a command inside a node: exec n2 -- meshd status."""
+    found = Laboratory.load(_places())
+    laboratory.become_command(found.node(node), found.known, command)
+
+
+@demo.command()
+@click.argument("node")
+def kill(node: str) -> None:
+    """SIGKILL all processes of a node; its disk stays."""
+    ran = Laboratory.load(_places()).kill(node)
+    click.echo(f"{node} is dead" if ran else f"{node} was down already")
+
+
+@demo.command()
+@click.argument("node")
+def start(node: str) -> None:
+    """Boot a node again with its disk."""
+    booted = Laboratory.load(_places()).start(node)
+    click.echo(f"{node} boots" if booted else f"{node} runs already")
+
+
+@demo.command()
+def add() -> None:
+    """Boot one more machine with the same file."""
+    click.echo(f"{Laboratory.load(_places()).add()} boots")
+
+
+@demo.command()
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE…")
+def cut(nodes: tuple[str, ...]) -> None:
+    """Separate the named nodes from the rest."""
+    Laboratory.load(_places()).cut(nodes)
+    click.echo(f"{' '.join(nodes)}: cut off from the rest")
+
+
+@demo.command()
+def heal() -> None:
+    """Undo all cuts."""
+    apart = Laboratory.load(_places()).heal()
+    click.echo(f"{' '.join(apart)}: back" if apart else "nothing was cut off")
+
+
+@demo.command()
+@click.argument("node")
+def wipe(node: str) -> None:
+    """Erase a stopped node's disk."""
+    Laboratory.load(_places()).wipe(node)
+    click.echo(f"the disk of {node} is empty")
+
+
+@demo.command()
+def audit() -> int:
+    """Print a line for each cluster that ever came up, as the clusters themselves say."""
+    clusters = audit_clusters(Laboratory.load(_places()).places)
+    for one in clusters:
+        click.echo(str(one))
+    generations = [one.generation for one in clusters]
+    return 1 if len(set(generations)) < len(generations) else 0
+
+
+@demo.command()
+def down() -> None:
+    """Remove everything."""
+    places = _places()
+    removed = laboratory.down(places)
+    click.echo(
+        f"the laboratory {places.lab} is gone"
+        if removed
+        else f"there is no laboratory {places.lab}: nothing to remove"
+    )
+
+
+def main() -> int:
+    """Run the command line and return the exit code; errors are shown on stderr."""
+    try:
+        code = demo.main(prog_name="meshd demo", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return UsageError.exit_code
+    except MeshdError as error:
+        print(error.render(), file=sys.stderr)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,163 @@
+"""The laboratory's network: one namespace with bridges, one namespace for each node.
+
+A cut moves ports to a bridge of their own: both sides keep a working LAN, and no packet crosses.
+Nothing outside the laboratory's own namespaces is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from meshd.errors import MeshdError
+from simulations.lab.places import GATEWAY, NAMESPACES, NodePlaces, Places
+from simulations.lab.shell import run
+
+_PREFIX_LENGTH = 24
+_KILL_S = 10.0
+
+
+def bridge(cut: int) -> str:
+    """Return the name of the bridge of a side; 0 is the side where all begin."""
+    return f"lan{cut}"
+
+
+def make_lan(places: Places) -> None:
+    """Make the namespace of the bridges, with the first bridge."""
+    run(["ip", "netns", "add", places.lan])
+    _batch(places.lan, ["link set lo up"])
+    make_bridge(places, 0)
+    _batch(places.lan, [f"addr add {GATEWAY}/{_PREFIX_LENGTH} dev {bridge(0)}"])
+
+
+def make_bridge(places: Places, cut: int) -> None:
+    """Make another side's bridge, unless it exists."""
+    shown = json.loads(run(["ip", "-n", places.lan, "-j", "link", "show"]))
+    if any(link["ifname"] == bridge(cut) for link in shown):
+        return
+    # Without a querier on the LAN, snooping would at last stop forwarding the beacon's group.
+    _batch(
+        places.lan,
+        [
+            f"link add {bridge(cut)} type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
+            f"link set {bridge(cut)} up",
+        ],
+    )
+
+
+def make_node(node: NodePlaces) -> None:
+    """Make a node's namespace and its port on the LAN, which is dead until `power_on`."""
+    lan = node.places.lan
+    run(["ip", "netns", "add", node.namespace])
+    _batch(node.namespace, ["link set lo up"])
+    _batch(
+        lan,
+        [
+            f"link add {node.name} type veth peer name eth0 netns {node.namespace}",
+            f"link set {node.name} master {bridge(0)}",
+        ],
+    )
+
+
+def power_on(node: NodePlaces) -> None:
+    """Give eth0 its own address and no other, and bring its port up."""
+    _batch(
+        node.namespace,
+        [
+            "addr flush dev eth0",
+            "link set eth0 up",
+            f"addr add {node.address}/{_PREFIX_LENGTH} dev eth0",
+            f"route replace default via {GATEWAY}",
+        ],
+    )
+    _batch(node.places.lan, [f"link set {node.name} up"])
+
+
+def power_off(node: NodePlaces) -> None:
+    """Kill every process of a node and take its port down.
+
+    A machine without power answers nothing; the kernel of a namespace would go on to answer ARP
+    for the addresses that the killed processes left on eth0.
+    """
+    kill_all(node.namespace)
+    _batch(node.places.lan, [f"link set {node.name} down"])
+
+
+def move(nodes: Iterable[NodePlaces], cut: int) -> None:
+    """Move nodes' ports to the bridge of a side."""
+    for node in nodes:
+        _batch(node.places.lan, [f"link set {node.name} master {bridge(cut)}"])
+
+
+def addresses(node: NodePlaces) -> tuple[str, ...]:
+    """Return the IP addresses on a node's eth0."""
+    shown = json.loads(run(["ip", "-n", node.namespace, "-j", "addr", "show", "dev", "eth0"]))
+    return tuple(one["local"] for link in shown for one in link["addr_info"])
+
+
+def received_bytes(node: NodePlaces) -> int:
+    """Return how many bytes a node's eth0 has received, link headers included."""
+    shown = json.loads(run(["ip", "-n", node.namespace, "-s", "-j", "link", "show", "dev", "eth0"]))
+    return int(shown[0]["stats64"]["rx"]["bytes"])
+
+
+def namespaces(places: Places) -> tuple[str, ...]:
+    """Return the names of a laboratory's namespaces that exist, sorted."""
+    if not NAMESPACES.is_dir():
+        return ()
+    names = (path.name for path in NAMESPACES.iterdir())
+    return tuple(sorted(name for name in names if name.startswith(places.namespace_prefix)))
+
+
+def delete_namespace(name: str) -> None:
+    """Kill what runs in a namespace and delete it."""
+    kill_all(name)
+    run(["ip", "netns", "del", name])
+
+
+def pids(namespace: str) -> tuple[int, ...]:
+    """Return the processes in a network namespace, sorted."""
+    try:
+        wanted = (NAMESPACES / namespace).stat()
+    except FileNotFoundError:
+        return ()
+    processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return tuple(sorted(int(entry.name) for entry in processes if _is_in(entry, wanted)))
+
+
+def _is_in(process: Path, namespace: os.stat_result) -> bool:
+    try:
+        own = (process / "ns" / "net").stat()
+    except OSError:
+        return False  # It ended meanwhile, or is a zombie, which has no namespace any more.
+    return (own.st_dev, own.st_ino) == (namespace.st_dev, namespace.st_ino)
+
+
+def kill_all(namespace: str) -> None:
+    """SIGKILL every process in a network namespace, again until none is left.
+
+    Raises:
+        MeshdError: some are still there after 10 s.
+    """
+    deadline = time.monotonic() + _KILL_S
+    while left := pids(namespace):
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > deadline:
+            raise MeshdError(
+                "MESH-8009",
+                f"processes in {namespace} cannot be killed: {', '.join(map(str, left))}",
+                fix="they hang in the kernel; look at /proc/PID/stack",
+            )
+        time.sleep(0.01)
+
+
+def _batch(namespace: str, commands: Sequence[str]) -> None:
+    run(["ip", "-n", namespace, "-batch", "-"], stdin="\n".join(commands) + "\n")

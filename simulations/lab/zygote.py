@@ -1,0 +1,232 @@
+"""The zygote: imports the daemon once, then forks it into each node that is booted.
+
+30 daemons start in the time of one import, and share its memory. It outlives the command that
+started it and is found by its socket: whoever listens there is the zygote. Single-threaded, so that
+a fork copies no lock that somebody holds.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from meshd.errors import MeshdError
+from simulations.lab import kernel, recorder
+from simulations.lab.boot import Boot, Daemon, become_node
+from simulations.lab.places import Places
+
+START_S = 60.0  # Importing libp2p on a small, busy machine.
+BOOT_S = 20.0
+_MESSAGE_BYTES_MAX = 1 << 20
+
+
+class Zygote:
+    """Asks the zygote of a laboratory."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def start(self, *, forks: bool) -> float:
+        """Start the zygote, detached; return the seconds that its imports took.
+
+        Args:
+            forks: false for a laboratory whose daemons are programs of their own; then nothing
+                is imported.
+
+        Raises:
+            MeshdError: it did not come up.
+        """
+        log = self._places.zygote_log.open("ab")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__, self._places.lab, "fork" if forks else "exec"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+            )
+        deadline = time.monotonic() + START_S
+        while process.poll() is None and time.monotonic() < deadline:
+            if self._places.zygote_socket.exists():
+                return float(self._ask({"verb": "hello"})["imports_s"])
+            time.sleep(0.02)
+        raise MeshdError(
+            "MESH-8010",
+            "the laboratory's own process did not start",
+            cause=_last_line(self._places.zygote_log),
+            fix=f"see {self._places.zygote_log}",
+        )
+
+    def boot(self, boot: Boot) -> int:
+        """Boot a node; return the number of its first process.
+
+        Raises:
+            MeshdError: the zygote is gone, or the node's machine could not be made.
+        """
+        answer = self._ask({"verb": "boot", "boot": asdict(boot)})
+        if "error" in answer:
+            raise MeshdError(
+                "MESH-8010",
+                f"{boot.name} cannot be booted",
+                cause=str(answer["error"]),
+                fix=f"see {boot.log}; `meshd demo down` removes the laboratory",
+            )
+        return int(answer["pid"])
+
+    def stop(self) -> None:
+        """End the zygote and the recorder, if they live."""
+        pid = self._pid()
+        if pid is None:
+            return
+        end = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(end, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(end)
+        _wait_gone(pid)
+
+    def _pid(self) -> int | None:
+        """Return who listens on the socket (SO_PEERCRED, unix(7)); None if nobody does."""
+        try:
+            with self._connect() as connection:
+                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        except OSError:
+            return None
+        return int(struct.unpack("3i", credentials)[0])
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(BOOT_S)
+        try:
+            connection.connect(str(self._places.zygote_socket))
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            with self._connect() as connection:
+                connection.sendall(json.dumps(request).encode() + b"\n")
+                with connection.makefile("rb") as file:
+                    answer = json.loads(file.readline())
+        except (OSError, ValueError) as error:
+            raise MeshdError(
+                "MESH-8010",
+                "the laboratory's own process does not answer",
+                cause=str(error),
+                fix="`meshd demo down`, then `meshd demo up`",
+            ) from None
+        assert isinstance(answer, dict)
+        return answer
+
+
+def _wait_gone(pid: int) -> None:
+    deadline = time.monotonic() + BOOT_S
+    while Path(f"/proc/{pid}/ns").exists() and _alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _last_line(path: Path) -> str | None:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1] if lines else None
+
+
+def serve(places: Places, *, forks: bool) -> None:
+    """Be the zygote until killed."""
+    # What nodes leave behind when they are killed is buried by the kernel.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    kernel.adopt_orphans()
+    _fork_recorder(places)
+    started = time.monotonic()
+    daemon = _import_daemon() if forks else None
+    imports_s = time.monotonic() - started
+    gc.collect()
+    gc.freeze()
+    kernel.name_process("meshd-zygote")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    waiting = places.zygote_socket.with_suffix(".new")
+    listener.bind(str(waiting))
+    listener.listen(16)
+    waiting.rename(places.zygote_socket)  # Who sees the file can connect.
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(BOOT_S)
+            try:
+                _answer(connection, listener, daemon, imports_s)
+            except (OSError, ValueError) as error:
+                print(f"a request failed: {error}", file=sys.stderr, flush=True)
+
+
+def _import_daemon() -> Daemon:
+    from meshd.daemon import run_daemon  # noqa: PLC0415 - Timed, and only where it is forked.
+
+    def daemon(config: Sequence[Path], state_dir: Path, run_dir: Path) -> int:
+        return run_daemon(config=config, state_dir=state_dir, run_dir=run_dir)
+
+    return daemon
+
+
+def _fork_recorder(places: Places) -> None:
+    if os.fork():
+        return
+    kernel.die_with_parent(signal.SIGKILL)
+    kernel.name_process("meshd-recorder")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    recorder.record(places)
+
+
+def _answer(
+    connection: socket.socket, listener: socket.socket, daemon: Daemon | None, imports_s: float
+) -> None:
+    with connection.makefile("rb") as file:
+        request = json.loads(file.readline(_MESSAGE_BYTES_MAX))
+    if request["verb"] == "hello":
+        answer: dict[str, Any] = {"imports_s": imports_s}
+    else:
+        fields = request["boot"]
+        fields["binds"] = tuple(tuple(bind) for bind in fields["binds"])
+        fields["argv"] = tuple(fields["argv"])
+        answer = _boot(Boot(**fields), daemon, (connection, listener))
+    connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _boot(boot: Boot, daemon: Daemon | None, ours: tuple[socket.socket, ...]) -> dict[str, Any]:
+    told, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        for one in ours:
+            one.close()
+        become_node(boot, daemon, ready)
+    os.close(ready)
+    with os.fdopen(told, "rb") as file:
+        said = file.read()
+    return {"pid": pid} if said == b"ok" else {"error": said.decode() or "it ended at once"}
+
+
+if __name__ == "__main__":
+    serve(Places(sys.argv[1]), forks=sys.argv[2] == "fork")
