@@ -149,7 +149,10 @@ class Agent:
                 )
                 if answer.status == 200:
                     write(agent / "server-ca.crt", supervisor.ca)
-                    write(agent / "client-kubelet.pem", answer.body)
+                    end = b"-----END CERTIFICATE-----\n"
+                    certificate, _, key = answer.body.partition(end)
+                    write(agent / "client-kubelet.key", key)
+                    write(agent / "client-kubelet.crt", certificate + end)
                     return
                 problem = _certificate_problem(answer)
             except Unreachable as error:
@@ -180,7 +183,8 @@ class _Kubelet:
     def __init__(self, layout: Layout, url: str) -> None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls.load_verify_locations(layout.agent / "server-ca.crt")
-        tls.load_cert_chain(layout.agent / "client-kubelet.pem")
+        agent = layout.agent
+        tls.load_cert_chain(agent / "client-kubelet.crt", agent / "client-kubelet.key")
         self._client = Client(tls)
         self._url = url
 
