@@ -193,10 +193,12 @@ class Replica:
         if held is not None and held.value == value:
             self._written[key] = None
             return []
-        entry = self._sign(key, value, now, above=held.seq if held is not None else 0)
+        above = max(held.seq if held is not None else 0, self._contested.get(key, 0))
+        entry = self._sign(key, value, now, above=above)
         if not self._registers.has_room(entry.author, key, len(encode_entry(entry))):
             raise ValueError(f"{key}: more keys or bytes than one author may have")
         self._written[key] = None
+        self._contested.pop(key, None)
         self._registers.merge(entry)
         return self._spread([entry], now)
 

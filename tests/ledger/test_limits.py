@@ -167,3 +167,10 @@ def test_rejections_name_the_peer_that_sent_not_the_author() -> None:
     (effect,) = world.replicas[0].receive(PEER, frame, world.now)
     assert isinstance(effect, Reject)
     assert effect.peer == PEER
+
+
+def test_an_author_at_its_limit_can_replace_a_value_by_one_as_large() -> None:
+    world = World(1)
+    feed(world, 0, (entry_of(9, f"x-{i}", value=bytes(64 * 1024)) for i in range(70)))
+    feed(world, 0, [entry_of(9, "x-0", seq=2, value=b"\x01" * (64 * 1024))])
+    assert world.stored[0][-1].seq == 2

@@ -206,6 +206,20 @@ def test_a_register_not_written_since_the_start_is_learnt_back() -> None:
     assert past in world.stored[0]
 
 
+def test_a_write_settles_what_was_contested() -> None:
+    """The 65th re-issue of a moment has to wait; a write of that register need not."""
+    world, replica, peer = lone_world()
+    for index in range(65):
+        world.write(0, f"x-{index}", b"present")
+    past = [entry_of(1, f"x-{index}", seq=9, value=b"past") for index in range(65)]
+    world.perform(0, replica.receive(peer, push(*past), world.now))
+    assert replica.reissues == 64
+    assert replica.deadline <= world.at + 1.1
+    world.write(0, "x-64", b"newer")
+    assert replica.deadline > world.at + 1.1
+    assert {entry.seq for entry in replica.entries.values()} == {10}
+
+
 def test_two_nodes_with_one_key_do_not_race() -> None:
     """A cloned disk: each goes on publishing above the other, once a second at most."""
     world = World(2)

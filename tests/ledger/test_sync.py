@@ -168,3 +168,24 @@ def test_endless_promises_of_more_end() -> None:
         world.perform(0, replica.receive(liar, more, world.now))
         world.settle()
     assert world.converged
+
+
+def test_a_lost_exchange_with_the_only_neighbour_is_begun_again_within_seconds() -> None:
+    world = World(2)
+    fill(world, 0, cold_entries()[:10])
+    world.link(0, 1)
+    world.settle_until_pull(1)
+    world.frames = []
+    world.run(4.5)
+    assert world.converged
+
+
+def test_what_does_not_fit_into_one_pull_is_asked_for_in_the_next() -> None:
+    """Two authors differ, each with so many keys that their lists need a frame of their own."""
+    world = World(2)
+    old = [entry_of(author, f"x-{i}") for author in (1000, 1001) for i in range(999)]
+    fill(world, 1, old)
+    fill(world, 0, [*old, *(entry_of(author, "facts") for author in (1000, 1001))])
+    world.link(0, 1)
+    world.settle()
+    assert world.converged

@@ -29,6 +29,7 @@ from ledger._messages import Pull, Push, decode_frame, encode_frame
 
 NETWORK = "oak-7f3a9c12"
 EPOCH_MS = 1_700_000_000_000
+SILENT_AFTER_FRAMES = 5_000  # Ten times what the largest test needs.
 
 
 @cache
@@ -165,7 +166,10 @@ class World:
     def settle(self) -> None:
         """Deliver everything in order, with what is due now, until the world is silent."""
         self.tick()
+        delivered = 0
         while self.frames:
+            delivered += 1
+            assert delivered <= SILENT_AFTER_FRAMES, "a conversation that does not end"
             self.deliver()
             if not self.frames:
                 self.tick()
