@@ -8,11 +8,15 @@ import sys
 import click
 
 
-@click.command(
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "help_option_names": []},
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+class Verbatim(click.Command):
+    """Takes every argument as it stands, `--` and `--help` included."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.params["arguments"] = tuple(args)
+        return []
+
+
+@click.command(cls=Verbatim, add_help_option=False)
 def demo(arguments: tuple[str, ...]) -> None:
     """Run real daemons in a laboratory on this machine (needs root, leaves nothing behind)."""
     os.execv(  # noqa: S606 - No shell: the arguments stay what they are.

@@ -59,7 +59,7 @@ def get(key: str, output: str, run_dir: Path) -> None:
     for entry in content["entries"]:
         click.echo(
             f"# {cell(entry['key'])} by {cell(entry['name'])} ({cell(entry['author'])}), "
-            f"sequence {entry['seq']}, {_age(entry)} old, "
+            f"sequence {entry['seq']}, age {_age(entry)}, "
             f"signature {cell(entry['signature'])}"
         )
         click.echo(json.dumps(entry["value"], indent=2))
