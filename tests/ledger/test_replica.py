@@ -214,9 +214,20 @@ def test_a_write_settles_what_was_contested() -> None:
     past = [entry_of(1, f"x-{index}", seq=9, value=b"past") for index in range(65)]
     world.perform(0, replica.receive(peer, push(*past), world.now))
     assert replica.reissues == 64
-    assert replica.deadline <= world.at + 1.1
     world.write(0, "x-64", b"newer")
-    assert replica.deadline > world.at + 1.1
+    replica.tick(moment(world.at + 2.0))
+    assert replica.reissues == 64
+    assert {entry.seq for entry in replica.entries.values()} == {10}
+
+
+def test_what_waits_to_be_issued_again_has_a_deadline() -> None:
+    world, replica, peer = lone_world()
+    for index in range(65):
+        world.write(0, f"x-{index}", b"present")
+    past = [entry_of(1, f"x-{index}", seq=9, value=b"past") for index in range(65)]
+    world.perform(0, replica.receive(peer, push(*past), world.now))
+    world.run(1.1)
+    assert replica.reissues == 65
     assert {entry.seq for entry in replica.entries.values()} == {10}
 
 
