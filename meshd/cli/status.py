@@ -42,9 +42,10 @@ def status(output: str, run_dir: Path, *, watch: bool, with_ledger: bool) -> int
     if watch:
         _watch(client, output, with_ledger=with_ledger)
     content = _read(client, with_ledger=with_ledger)
-    click.echo(_shown(content, output)) if output in {"table", "wide"} else print_object(
-        content, output
-    )
+    if output in {"table", "wide"}:
+        click.echo(_shown(content, output))
+    else:
+        print_object(content, output)
     return 0 if is_healthy(content) else 1
 
 

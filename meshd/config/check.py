@@ -110,7 +110,7 @@ def _check_value(key: Key[object], tree: Tree, checked: Checked) -> None:
         checked.errors.append(
             Finding(
                 code="MESH-1022",
-                origin=tree.origin,
+                origin=unfit.origin or tree.origin,
                 message=f"{key.path} {what}",
                 fix=unfit.fix,
             )
@@ -156,7 +156,7 @@ def _report_unknown(path: str, tree: Tree, origin: Origin, checked: Checked) -> 
             code="MESH-1023",
             origin=origin,
             message=f"{path} is no known key{near}{home}",
-            fix="correct or remove it; `meshd config show` lists what is read",
+            fix="correct it, or remove it",
         )
     )
 

@@ -9,6 +9,7 @@ from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from meshd.config.multiaddress import parse_tcp_address
+from meshd.config.schema import Origin
 from meshd.config.tree import Scalar, Sequence, Table, Tree
 
 T = TypeVar("T")
@@ -17,12 +18,13 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 class Unfit(Exception):
-    """A value does not do: `what` it is, and what would do (`fix`)."""
+    """A value does not do: `what` it is, what would do (`fix`), and where, inside a list."""
 
-    def __init__(self, what: str, fix: str) -> None:
+    def __init__(self, what: str, fix: str, origin: Origin | None = None) -> None:
         super().__init__(what)
         self.what = what
         self.fix = fix
+        self.origin = origin
 
 
 def text(tree: Tree) -> str:
@@ -114,7 +116,7 @@ def list_of(read_item: Callable[[Tree], T]) -> Callable[[Tree], tuple[T, ...]]:
     def read(tree: Tree) -> tuple[T, ...]:
         if not isinstance(tree, Sequence):
             raise Unfit(_found(tree), "write a list: [ … ], or one item per line after `- `")
-        return tuple(read_item(item) for item in tree.items)
+        return tuple(_placed(read_item, item) for item in tree.items)
 
     return read
 
@@ -123,13 +125,21 @@ def text_table(tree: Tree) -> tuple[tuple[str, str], ...]:
     """Return a mapping of text to text, sorted by key."""
     if not isinstance(tree, Table):
         raise Unfit(_found(tree), "write a mapping: KEY: VALUE, one per line")
-    return tuple(sorted((key, text(value)) for key, value in tree.entries.items()))
+    return tuple(sorted((key, _placed(text, value)) for key, value in tree.entries.items()))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` if one of the words in `known` is near, else nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _placed(read: Callable[[Tree], T], tree: Tree) -> T:
+    """Read a part of a value, and name that part's own place if it does not do."""
+    try:
+        return read(tree)
+    except Unfit as unfit:
+        raise Unfit(unfit.what, unfit.fix, unfit.origin or tree.origin) from None
 
 
 def _scalar(tree: Tree, fix: str) -> Scalar:

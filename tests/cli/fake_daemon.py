@@ -187,27 +187,22 @@ def running(run_dir: Path, name: str = "meshd.sock") -> Iterator[FakeDaemon]:
     """Run a fake daemon in a thread; its socket is `run_dir`/`name`."""
     daemon = FakeDaemon()
 
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(daemon.answer(self.path)).encode()
-            if daemon.broken is not None:
-                self.send_response(daemon.broken)
-                body = b'{"error": "out of order"}'
-            elif "event-stream" in self.headers["Accept"]:
-                self.send_response(200)
-                body = b"".join(
-                    b"id: 1\ndata: " + json.dumps(event).encode() + b"\n\n" for event in EVENTS
-                )
-            else:
-                self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        body = json.dumps(daemon.answer(request.path)).encode()
+        if daemon.broken is not None:
+            body = b'{"error": "out of order"}'
+        elif "event-stream" in request.headers["Accept"]:
+            lines = (f"id: {event['number']}\ndata: {json.dumps(event)}\n\n" for event in EVENTS)
+            body = "".join(lines).encode()
+        request.send_response(daemon.broken or 200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with _Server(os.fspath(run_dir / name), Answer) as server:
+    # The base class finds what to call by these names, and logs to stderr otherwise.
+    names = {"do_GET": answer, "log_message": lambda *_: None}
+    handler = type("Answer", (BaseHTTPRequestHandler,), names)
+    with _Server(os.fspath(run_dir / name), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

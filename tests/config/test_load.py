@@ -160,10 +160,10 @@ def test_kubevip_that_is_off_is_no_vip(load: Load) -> None:
         ("kubevip: {eip: 10.0.0.5/24}", "2:16", "is '10.0.0.5/24'", "no mask"),
         ("k3s:\n  args: --disable=traefik", "3:9", "k3s.args is '--disable=traefik'", "a list"),
         ("k3s: {env: [A=B]}", "2:12", "k3s.env does not do", "a mapping"),
-        ("p2p: {meshd: {seeds: [10.0.0.1]}}", "2:22", "not of the form", "/ip4/"),
+        ("p2p: {meshd: {seeds: [10.0.0.1]}}", "2:23", "not of the form", "/ip4/"),
         ("p2p: {meshd: {repair_after: soon}}", "2:29", "is 'soon'", "10m"),
         ("p2p: {meshd: {overlay_cidr: 10.1.0.1/16}}", "2:29", "has host bits set", "10.1.0.0/16"),
-        ("p2p: {meshd: {discovery: [lan, wan]}}", "2:26", "is 'wan'", "did you mean 'lan'?"),
+        ("p2p: {meshd: {discovery: [lan, wan]}}", "2:32", "is 'wan'", "did you mean 'lan'?"),
     ],
 )
 def test_a_wrong_value_is_an_error_with_place_value_and_what_would_do(
