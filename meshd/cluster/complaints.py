@@ -56,11 +56,6 @@ _KNOWN = tuple(
             True,
         ),
         (
-            r"critical configuration value mismatch",
-            "this server's k3s settings differ from the cluster's",
-            True,
-        ),
-        (
             r"listen (?:tcp|udp) (\S+): bind: address already in use",
             "{0} is in use by another program on this machine",
             True,

@@ -68,6 +68,7 @@ def test_a_power_cut_while_they_are_made_leaves_none_or_all(
 ) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     monkeypatch.setattr(rsa, "generate_private_key", lambda **_: key)  # The slow one.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     outcomes = []
     for call in count():
         state = tmp_path / str(call)

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ledger import NodeId
+from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, flannel_interface
+from meshd.cluster.kubevip import Address, Interface
+from meshd.cluster.mark import MARK_NAME
+from meshd.cluster.plan import Launch
+from meshd.config.schema import K3sArguments, Settings
+from meshd.events import ClusterOrder
+from tests.cluster.bench import (
+    ADDRESSES,
+    AUTHORITIES,
+    N1,
+    N2,
+    N4,
+    NAMES,
+    SECRETS,
+    SETTINGS,
+    groundwork,
+    initialiser,
+    plan,
+    power_cut_before,
+    sealed,
+    server,
+    surroundings,
+    tree,
+    worker,
+)
+
+
+def lay(
+    folder: Path, node: NodeId, order: ClusterOrder, settings: Settings = SETTINGS
+) -> Launch | Obstacle:
+    ground = groundwork(node, folder, settings)
+    tokens = ground.tokens(order)
+    assert isinstance(tokens, Tokens), tokens
+    return ground.lay(order, tokens, surroundings(node))
+
+
+def expect_obstacle(result: Launch | Obstacle, state: str, words: str) -> None:
+    assert isinstance(result, Obstacle), result
+    assert result.state == state
+    assert words in result.sentence
+
+
+def drop_in(folder: Path) -> dict[str, object]:
+    content = yaml.safe_load((folder / "etc/config.yaml.d/50-meshd.yaml").read_bytes())
+    assert isinstance(content, dict)
+    return content
+
+
+def begin(folder: Path) -> None:
+    """Let etcd have a database on this disk."""
+    (folder / "data/server/db/etcd/member/wal").mkdir(parents=True)
+
+
+def test_an_initialiser_is_prepared_with_mark_authorities_and_token(tmp_path: Path) -> None:
+    assert isinstance(lay(tmp_path, N1, initialiser()), Launch)
+    mark = json.loads((tmp_path / "data/server" / MARK_NAME).read_bytes())
+    assert (mark["cluster_id"], mark["generation"]) == (plan().cluster_id, 1)
+    assert mark["node_name"] == NAMES[N1]
+    for name, content in AUTHORITIES:
+        assert (tmp_path / "data/server/tls" / name).read_bytes() == content
+    token = (tmp_path / "state/cluster/token").read_text(encoding="ascii")
+    assert token == f"K10{SECRETS.ca_hash}::server:{SECRETS.server_token}"
+    assert drop_in(tmp_path)["cluster-init"] is True
+
+
+def test_a_power_cut_while_it_is_prepared_harms_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole"
+    lay(whole, N1, initialiser())
+    expected = tree(whole / "data")
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    for call in count():
+        folder = tmp_path / str(call)
+        with power_cut_before(call, monkeypatch) as made:
+            lay(folder, N1, initialiser())
+        cut = "cut" in made
+        if (folder / "etc/config.yaml.d/50-meshd.yaml").exists():
+            assert (folder / "data/server" / MARK_NAME).exists(), "the drop-in came before the mark"
+        # The next start of the daemon goes on, and another cluster's order is refused at once.
+        assert isinstance(lay(folder, N1, initialiser()), Launch)
+        after = {n: c for n, c in tree(folder / "data").items() if not n.endswith(".new")}
+        assert after == expected
+        if not cut:
+            break
+    assert call > 60
+
+
+def test_preparing_again_changes_no_file(tmp_path: Path) -> None:
+    lay(tmp_path, N1, initialiser())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    lay(tmp_path, N1, initialiser())
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_a_worker_never_gets_the_server_token(tmp_path: Path) -> None:
+    assert isinstance(lay(tmp_path, N4, worker()), Launch)
+    token = (tmp_path / "state/cluster/token").read_text(encoding="ascii")
+    assert token == f"K10{SECRETS.ca_hash}::node:{SECRETS.agent_token}"
+    assert not any(SECRETS.server_token.encode() in text for text in tree(tmp_path).values())
+
+
+def test_a_joining_server_gets_no_authorities_from_us(tmp_path: Path) -> None:
+    assert isinstance(lay(tmp_path, N2, server()), Launch)
+    assert not (tmp_path / "data/server/tls").exists()
+    assert drop_in(tmp_path)["server"] == f"https://{ADDRESSES[N1]}:6443"
+
+
+def test_no_vip_and_no_manifest_before_the_cluster_is_formed(tmp_path: Path) -> None:
+    users = tmp_path / "data/server/manifests/mine/app.yaml"
+    users.parent.mkdir(parents=True)
+    users.write_text("kind: Namespace\n")
+    lay(tmp_path, N1, initialiser())
+    manifests = tmp_path / "data/server/manifests"
+    assert set(tree(manifests)) == {"mine/app.yaml", "mine/app.yaml.skip"}
+    begin(tmp_path)
+    (manifests / "coredns.yaml").write_text("of k3s itself\n")
+    lay(tmp_path, N1, initialiser())
+    assert not (manifests / "coredns.yaml.skip").exists(), "only the users' are held back"
+    lay(tmp_path, N1, initialiser(formed=True))
+    assert set(tree(manifests)) == {
+        "coredns.yaml", "meshd-cluster.yaml", "meshd-kube-vip.yaml", "mine/app.yaml",
+    }  # fmt: skip
+    assert "vip_interface" in (manifests / "meshd-kube-vip.yaml").read_text()
+
+
+def test_a_manifest_that_the_user_skips_stays_skipped(tmp_path: Path) -> None:
+    manifests = tmp_path / "data/server/manifests"
+    manifests.mkdir(parents=True)
+    for name in ("app.yaml", "app.yaml.skip"):
+        (manifests / name).write_text("")
+    lay(tmp_path, N1, initialiser())
+    lay(tmp_path, N1, initialiser(formed=True))
+    assert (manifests / "app.yaml.skip").exists()
+
+
+def test_a_static_pod_is_used_if_asked_for(tmp_path: Path) -> None:
+    assert SETTINGS.kubevip is not None
+    vip = replace(SETTINGS.kubevip, static_pod=True, interface="bond0")
+    lay(tmp_path, N1, initialiser(formed=True), replace(SETTINGS, kubevip=vip))
+    assert not (tmp_path / "data/server/manifests/meshd-kube-vip.yaml").exists()
+    pod = (tmp_path / "data/agent/pod-manifests/meshd-kube-vip.yaml").read_text()
+    assert "value: bond0" in pod
+
+
+def test_once_formed_the_initialiser_joins_even_without_its_database(tmp_path: Path) -> None:
+    lay(tmp_path, N1, initialiser())
+    begin(tmp_path)
+    assert groundwork(N1, tmp_path).note_begun()
+    assert not groundwork(N1, tmp_path).note_begun()
+    (tmp_path / "data/server/db/etcd/member/wal").rmdir()
+    assert isinstance(lay(tmp_path, N1, initialiser(formed=True)), Launch)
+    assert drop_in(tmp_path)["server"] == f"https://{ADDRESSES[N2]}:6443"
+    assert "cluster-init" not in drop_in(tmp_path)
+
+
+def test_a_database_lost_before_that_is_never_replaced_by_an_empty_one(tmp_path: Path) -> None:
+    lay(tmp_path, N1, initialiser())
+    begin(tmp_path)
+    launched = lay(tmp_path, N1, initialiser())
+    assert isinstance(launched, Launch)
+    assert launched.needs == (tmp_path / "data/server/db/etcd/member/wal",)
+    (tmp_path / "data/server/db/etcd/member/wal").rmdir()
+    expect_obstacle(lay(tmp_path, N1, initialiser()), "failed", "database is gone")
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    ["db/etcd/member/wal/0.wal", "db/state.db", "tls/server-ca.crt", "token", "cred/passwd"],
+)
+@pytest.mark.parametrize("order", [initialiser(), server(), worker()])
+def test_a_cluster_that_meshd_did_not_make_is_left_alone(
+    tmp_path: Path, foreign: str, order: ClusterOrder
+) -> None:
+    file = tmp_path / "data/server" / foreign
+    file.parent.mkdir(parents=True)
+    file.write_text("theirs")
+    before = tree(tmp_path)
+    node = {"initialiser": N1, "server": N2}.get(order.seat, N4)
+    expect_obstacle(lay(tmp_path, node, order), "failed", "meshd did not make")
+    assert tree(tmp_path) == before
+
+
+def test_an_agent_that_meshd_did_not_start_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "data/agent/client-kubelet.crt"
+    file.parent.mkdir(parents=True)
+    file.write_text("theirs")
+    expect_obstacle(lay(tmp_path, N4, worker()), "failed", "meshd did not make")
+
+
+def test_the_data_of_another_cluster_is_not_started(tmp_path: Path) -> None:
+    lay(tmp_path, N1, initialiser())
+    other = replace(initialiser(), plan=replace(plan(), cluster_id="d2" * 16))
+    before = tree(tmp_path)
+    expect_obstacle(lay(tmp_path, N1, other), "failed", "belongs to cluster c1c1c1c1")
+    assert tree(tmp_path) == before
+
+
+def test_an_sqlite_database_is_not_turned_into_a_cluster(tmp_path: Path) -> None:
+    lay(tmp_path, N1, initialiser())
+    sqlite = tmp_path / "data/server/db/state.db"
+    sqlite.parent.mkdir()
+    sqlite.write_text("")
+    expect_obstacle(lay(tmp_path, N1, initialiser()), "failed", "SQLite")
+
+
+def test_a_member_of_etcd_is_not_started_as_a_worker(tmp_path: Path) -> None:
+    lay(tmp_path, N2, server())
+    begin(tmp_path)
+    order = replace(worker(), sealed=sealed(N2, "agent-token"), plan=plan(seats=(N1,)))
+    expect_obstacle(lay(tmp_path, N2, order), "failed", "member's database")
+
+
+def test_a_damaged_mark_stops_everything(tmp_path: Path) -> None:
+    lay(tmp_path, N1, initialiser())
+    (tmp_path / "data/server" / MARK_NAME).write_text('{"cluster_id": "c1')
+    expect_obstacle(lay(tmp_path, N1, initialiser()), "failed", "cannot be read")
+
+
+def test_k3s_is_not_started_under_another_name(tmp_path: Path) -> None:
+    lay(tmp_path, N1, initialiser())
+    renamed = replace(groundwork(N1, tmp_path), node_name="n1-ffffffff")
+    expect_obstacle(lay_with(renamed, N1), "failed", NAMES[N1])
+
+
+def test_a_server_keeps_its_address_for_life(tmp_path: Path) -> None:
+    lay(tmp_path, N1, initialiser())
+    first, *others = plan().seats
+    moved = replace(plan(), seats=(replace(first, node_ip="10.0.0.99"), *others))
+    result = lay(tmp_path, N1, replace(initialiser(), plan=moved))
+    expect_obstacle(result, "failed", "10.0.0.11")
+
+
+def test_a_worker_keeps_the_address_of_its_first_start(tmp_path: Path) -> None:
+    lay(tmp_path, N4, worker())
+    ground = groundwork(N4, tmp_path)
+    tokens = ground.tokens(worker())
+    assert isinstance(tokens, Tokens)
+    ground.lay(worker(), tokens, replace(surroundings(N4), node_ip="10.0.0.77"))
+    assert drop_in(tmp_path)["node-ip"] == ADDRESSES[N4]
+
+
+def test_waiting_says_for_what(tmp_path: Path) -> None:
+    ground = groundwork(N1, tmp_path)
+    no_k3s = replace(ground, paths=replace(ground.paths, binary=None))
+    nowhere = replace(surroundings(N1), environment={"MESHD_K3S_BIN": "/nonexistent/k3s"})
+    expect_obstacle(lay_with(no_k3s, N1, nowhere), "waiting", "k3s is not installed")
+    in_1970 = replace(surroundings(N1), wall_ms=86_400_000)
+    expect_obstacle(lay_with(ground, N1, in_1970), "waiting", "clock")
+    assert tree(tmp_path) == {}
+
+
+def test_k3s_is_taken_from_the_named_place_then_from_path(tmp_path: Path) -> None:
+    ground = groundwork(N1, tmp_path)
+    ground = replace(ground, paths=replace(ground.paths, binary=None))
+    named = replace(surroundings(N1), environment={"MESHD_K3S_BIN": "/bin/true", "PATH": "/x"})
+    launched = lay_with(ground, N1, named)
+    assert isinstance(launched, Launch)
+    assert launched.argv[0] == "/bin/true"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/k3s").symlink_to("/bin/true")
+    found = replace(surroundings(N1), environment={"PATH": str(tmp_path / "bin")})
+    launched = lay_with(ground, N1, found)
+    assert isinstance(launched, Launch)
+    assert launched.argv[0] == str(tmp_path / "bin/k3s")
+
+
+def test_settings_that_contradict_the_order_are_named(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, k3s=K3sArguments(args=("--cluster-init",)))
+    expect_obstacle(lay(tmp_path, N1, initialiser(), settings), "failed", "--cluster-init")
+    other = tmp_path / "etc/config.yaml.d/99-mine.yaml"
+    other.parent.mkdir(parents=True)
+    other.write_text("server: https://10.9.9.9:6443\n")
+    expect_obstacle(lay(tmp_path, N1, initialiser()), "failed", "99-mine.yaml has server")
+
+
+def test_tokens_must_be_those_of_the_plan(tmp_path: Path) -> None:
+    ground = groundwork(N2, tmp_path)
+    expect_obstacle_in(ground, replace(server(), sealed=()), "waiting", "not sealed to this node")
+    forged = replace(plan(), token_commitment="00" * 32)
+    expect_obstacle_in(ground, replace(server(), plan=forged), "failed", "not the one of the plan")
+    theirs = sealed(N4, "server-token", "agent-token")
+    expect_obstacle_in(ground, replace(server(), sealed=theirs), "failed", "sealed again")
+    lost = replace(plan(), ca_hash="00" * 32)
+    expect_obstacle_in(
+        groundwork(N1, tmp_path), replace(initialiser(), plan=lost), "failed", "state was lost"
+    )
+
+
+def test_flannel_is_named_an_interface_only_if_it_would_take_the_nodes_address() -> None:
+    vip_first = Interface(
+        ifname="eth0",
+        addr_info=(
+            Address(local="fd00::1", prefixlen=64),
+            Address(local="10.0.0.50", prefixlen=32),
+            Address(local="10.0.0.11", prefixlen=24),
+        ),
+    )
+    assert flannel_interface((vip_first,), "10.0.0.11") is None
+    assert flannel_interface((vip_first,), "fd00::1") == "eth0"
+    assert flannel_interface((vip_first,), None) is None
+
+
+def lay_with(
+    ground: Groundwork, node: NodeId, around: Surroundings | None = None
+) -> Launch | Obstacle:
+    tokens = ground.tokens(initialiser())
+    assert isinstance(tokens, Tokens)
+    return ground.lay(initialiser(), tokens, around or surroundings(node))
+
+
+def expect_obstacle_in(ground: Groundwork, order: ClusterOrder, state: str, words: str) -> None:
+    result = ground.tokens(order)
+    assert isinstance(result, Obstacle), result
+    assert result.state == state
+    assert words in result.sentence

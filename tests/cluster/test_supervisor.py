@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+
+from meshd.cluster import supervisor
+from meshd.cluster.hostinit import OwnProcess
+from meshd.cluster.plan import Launch
+
+# A k3s that lives as `mode` says, and tells if another one lives beside it.
+FAKE_K3S = """#!/bin/sh
+cd "$(dirname "$0")"
+for pid in $(cat pids); do
+  # A dead process that nobody has waited for yet is no second k3s.
+  grep -qs '^State:[^Z]*$' "/proc/$pid/status" && echo "$pid beside $$" >> violations
+done
+echo $$ >> pids
+echo "arguments: $*"
+case $(cat mode) in
+crash) echo 'level=fatal msg="first line"'; echo 'level=fatal msg="last line"'; exit 3 ;;
+exit0) echo 'level=error msg="duplicate node name found"'; exit 0 ;;
+stubborn) trap '' TERM; sleep 1000 & echo $! > child; while :; do wait; done ;;
+leaves-child) sleep 1000 & echo $! > child; exit 1 ;;
+environment) env > environment; exec sleep 1000 ;;
+*) exec sleep 1000 ;;
+esac
+"""
+
+
+@dataclass
+class Bench:
+    """A folder with a fake k3s and the supervisor's folder beside it."""
+
+    folder: Path
+    host: OwnProcess = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / "k3s").write_text(FAKE_K3S)
+        (self.folder / "k3s").chmod(0o755)
+        (self.folder / "pids").touch()
+        self.behaves("")
+        self.host = self.another_daemon()
+
+    def another_daemon(self) -> OwnProcess:
+        return OwnProcess(self.folder / "host", back_off_s=0.02, grace_s=0.2)
+
+    def behaves(self, mode: str) -> None:
+        (self.folder / "mode").write_text(mode)
+
+    def launch(self, *arguments: str, needs: tuple[Path, ...] = (), name: str = "c1") -> Launch:
+        return Launch(
+            incarnation=name,
+            argv=(str(self.folder / "k3s"), *arguments),
+            environment=(("PATH", "/usr/bin:/bin"),),
+            needs=needs,
+        )
+
+    @property
+    def started(self) -> list[int]:
+        return [int(line) for line in (self.folder / "pids").read_text().split()]
+
+    @property
+    def pid(self) -> int | None:
+        return self.host.look().pid
+
+    def supervisors(self) -> list[int]:
+        return sorted(
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and self._is_supervisor(entry)
+        )
+
+    def _is_supervisor(self, entry: Path) -> bool:
+        try:
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return arguments[-2:-1] == [str(self.folder / "host").encode()]
+
+    def kill_supervisor(self) -> None:
+        for pid in self.supervisors():
+            os.kill(pid, signal.SIGKILL)
+
+    def check_never_two(self) -> None:
+        assert not (self.folder / "violations").exists(), (self.folder / "violations").read_text()
+        assert len(self.supervisors()) <= 1
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for another process to make the condition true."""
+    with trio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 - other processes raise no events.
+            await trio.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    fields = supervisor.process_fields(pid)
+    return fields is not None and fields[0] != "Z"
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path / "bench")
+    yield bench
+    with trio.CancelScope(shield=True):
+        await bench.host.stop()
+    bench.check_never_two()
+    assert bench.supervisors() == []
+
+
+async def test_k3s_that_fails_is_started_again_and_its_last_words_are_kept(bench: Bench) -> None:
+    bench.behaves("crash")
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: bench.host.look().exits >= 3)
+    last = bench.host.look().last_exit
+    assert last is not None
+    assert (last.code, last.signal) == (3, None)
+    assert last.lines[-1] == 'level=fatal msg="last line"'
+    assert len(bench.started) >= 3
+
+
+async def test_k3s_that_ends_well_is_started_again_too(bench: Bench) -> None:
+    bench.behaves("exit0")
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: bench.host.look().exits >= 2)
+    last = bench.host.look().last_exit
+    assert last is not None
+    assert last.code == 0
+    assert "duplicate node name" in last.lines[-1]
+
+
+async def test_stopping_is_over_soon_even_if_k3s_ignores_it(bench: Bench) -> None:
+    bench.behaves("stubborn")
+    await bench.host.ensure(bench.launch("server"))
+    await until((bench.folder / "child").exists)
+    pid, child = bench.started[0], int((bench.folder / "child").read_text() or 0)
+    with trio.fail_after(10):
+        await bench.host.stop()
+    assert not is_alive(pid)
+    assert not is_alive(child)
+    assert bench.pid is None
+
+
+async def test_what_k3s_leaves_behind_is_gone_before_it_is_started_again(bench: Bench) -> None:
+    bench.behaves("leaves-child")
+    await bench.host.ensure(bench.launch("server"))
+    await until((bench.folder / "child").exists)
+    child = int((bench.folder / "child").read_text())
+    await until(lambda: len(bench.started) > 1)
+    assert not is_alive(child)
+
+
+async def test_k3s_outlives_a_killed_supervisor_and_is_found_again(bench: Bench) -> None:
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: bench.pid in bench.started)
+    first = bench.pid
+    bench.kill_supervisor()
+    await until(lambda: not bench.supervisors())
+    assert bench.pid == first
+    await bench.host.ensure(bench.launch("server"))
+    assert len(bench.supervisors()) == 1
+    os.kill(bench.started[0], signal.SIGKILL)
+    await until(lambda: len(bench.started) == 2)
+
+
+async def test_k3s_outlives_a_killed_daemon_and_is_found_by_the_next(bench: Bench) -> None:
+    program = (
+        "import sys, trio\n"
+        "from pathlib import Path\n"
+        "from meshd.cluster.hostinit import OwnProcess\n"
+        "from meshd.cluster.plan import Launch\n"
+        "async def main():\n"
+        "    host = OwnProcess(Path(sys.argv[1]) / 'host', back_off_s=0.02, grace_s=0.2)\n"
+        "    argv = (sys.argv[1] + '/k3s', 'server')\n"
+        "    environment = (('PATH', '/usr/bin:/bin'),)\n"
+        "    await host.ensure(Launch(incarnation='c1', argv=argv, environment=environment,"
+        " needs=()))\n"
+        "    print('ensured', flush=True)\n"
+        "    await trio.sleep_forever()\n"
+        "trio.run(main)\n"
+    )
+    command = [sys.executable, "-c", program, str(bench.folder)]
+    daemon = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE)
+    assert daemon.stdout is not None
+    said = b""
+    while not said.endswith(b"\n"):
+        said += await daemon.stdout.receive_some() or b"and ended\n"
+    assert said == b"ensured\n"
+    daemon.kill()
+    await daemon.wait()
+    await until(lambda: bench.pid in bench.started)
+    first = bench.pid
+    await bench.another_daemon().ensure(bench.launch("server"))
+    assert bench.pid == first
+    assert len(bench.started) == 1
+
+
+async def test_killing_supervisors_at_any_moment_never_gives_two_k3s(bench: Bench) -> None:
+    bench.behaves("crash")
+    for moment in range(25):
+        await bench.host.ensure(bench.launch("server"))
+        await trio.sleep(0.003 * moment)  # Sweeps over fork, exec, exit and back-off.
+        bench.kill_supervisor()
+        if moment == 15:
+            bench.behaves("")
+    await until(lambda: not bench.supervisors())
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: bench.pid in bench.started)
+    bench.check_never_two()
+    assert len(bench.started) > 3
+
+
+async def test_of_many_supervisors_started_at_once_one_stays(bench: Bench) -> None:
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: bench.pid in bench.started)
+    bench.kill_supervisor()
+    os.kill(bench.started[0], signal.SIGKILL)
+    await until(lambda: bench.pid is None and not bench.supervisors())
+    program = [sys.executable, "-I", "-S", supervisor.__file__, str(bench.folder / "host")]
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(trio.run_process, program)
+    await until(lambda: bench.pid in bench.started)
+    assert len(bench.supervisors()) == 1
+    assert len(bench.started) == 2
+
+
+async def test_new_arguments_wait_for_the_next_start_and_a_new_incarnation_does_not(
+    bench: Bench,
+) -> None:
+    await bench.host.ensure(bench.launch("agent"))
+    await until(lambda: bench.pid in bench.started)
+    first = bench.pid
+    await bench.host.ensure(bench.launch("agent", "--debug"))
+    await bench.host.ensure(bench.launch("agent", "--debug", "--v=2"))
+    assert bench.pid == first
+    await bench.host.ensure(bench.launch("server", name="c1/server"))
+    await until(lambda: bench.pid not in (None, first) and bench.pid in bench.started)
+    await until(lambda: "arguments: server" in bench.host.new_lines())
+    assert bench.host.look().exits == 0
+
+
+async def test_k3s_is_not_started_without_what_it_needs(bench: Bench) -> None:
+    database = bench.folder / "wal"
+    await bench.host.ensure(bench.launch("server", needs=(database,)))
+    await until(lambda: bench.host.look().blocked)
+    assert bench.host.look().blocked == str(database)
+    assert bench.started == []
+    database.mkdir()
+    await until(lambda: bench.started)
+    assert bench.host.look().blocked is None
+
+
+async def test_a_k3s_that_cannot_be_run_is_said_so(bench: Bench) -> None:
+    (bench.folder / "k3s").chmod(0o644)
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: bench.host.look().exits)
+    last = bench.host.look().last_exit
+    assert last is not None
+    assert last.code == 127
+    assert last.lines == (f"meshd: cannot run {bench.folder}/k3s: Permission denied",)
+
+
+async def test_k3s_gets_the_given_environment_and_a_session_of_its_own(bench: Bench) -> None:
+    bench.behaves("environment")
+    await bench.host.ensure(bench.launch("server"))
+    await until((bench.folder / "environment").exists)
+    await until(lambda: "PATH" in (bench.folder / "environment").read_text())
+    names = {line.partition("=")[0] for line in (bench.folder / "environment").read_text().split()}
+    assert names <= {"PATH", "PWD", "OLDPWD", "SHLVL", "_"}
+    assert bench.pid is not None
+    assert os.getsid(bench.pid) == bench.pid
+    ignored = int(_status(bench.pid, "SigIgn"), 16)
+    assert not ignored & 1 << (signal.SIGPIPE - 1)
+    modes = {stat.S_IMODE(f.stat().st_mode) for f in (bench.folder / "host").iterdir()}
+    assert modes == {0o600}
+
+
+async def test_a_record_of_another_boot_or_a_reused_number_is_no_k3s(bench: Bench) -> None:
+    record = {"pid": os.getpid(), "start_time": supervisor.start_time(os.getpid())}
+    here = record | {"boot_id": supervisor.boot_id()}
+    assert supervisor.is_alive(here)
+    assert not supervisor.is_alive(here | {"boot_id": "another"})
+    assert not supervisor.is_alive(here | {"start_time": 1})
+    supervisor.kill_group(os.getpid())  # Our own number lives: the group is not k3s' any more.
+    assert is_alive(os.getpid())
+
+
+async def test_a_small_supervisor_holds_k3s(bench: Bench) -> None:
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: bench.pid in bench.started)  # Until then its child looks like it.
+    (pid,) = bench.supervisors()
+    assert int(_status(pid, "VmRSS").split()[0]) < 16 << 10  # KiB; 10 MiB were measured.
+
+
+def test_the_log_is_shortened_and_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "LOG_BYTES_MAX", 100)
+    host = OwnProcess(tmp_path)
+    log = tmp_path / "k3s.log"
+    log.write_text("one\ntwo\nhal")
+    assert host.new_lines() == ["one", "two"]
+    with log.open("a") as file:
+        file.write("f\n" + "x" * 100 + "\n")
+    assert host.new_lines() == ["half", "x" * 100]
+    supervisor.Supervisor(tmp_path, wake=-1)._shorten_log()
+    with log.open("a") as file:
+        file.write("three\n")
+    assert host.new_lines() == ["three"]
+    assert log.read_text() == "three\n"
+    assert (tmp_path / "k3s.log.1").read_text().startswith("one")
+    assert supervisor.last_lines(log, start=10_000) == ["three"]
+
+
+def _status(pid: int, name: str) -> str:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith(f"{name}:"))
