@@ -44,6 +44,7 @@ from meshd.ports import Mesh
 from meshd.schema import Facts
 from meshd.storage import SqliteStore, locked_state_dir, volatile_reason
 
+HEALTH_INTERVAL_S = 2.0
 FACTS_INTERVAL_S = 5.0  # Between looks at the node address, beside those the mesh asks for.
 EXIT_FINE = 0
 
@@ -154,6 +155,8 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         seeds=settings.seeds,
         remembered=dict(opened.store.load().peers),
         interface=settings.interface,
+        not_ours=[settings.kubevip.address] if settings.kubevip else [],
+        log=lambda kind, text: opened.log.warning(kind, text=text),
     )
     cluster = K3sCluster(
         settings=settings,
@@ -188,6 +191,7 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         )
         driver.situation.note(FactsObserved(_read_facts(opened, addresses)))
         nursery.start_soon(_watch_facts, opened, mesh, driver, addresses)
+        nursery.start_soon(_watch_health, mesh, driver)
         nursery.start_soon(cluster.run, driver.events)
         nursery.start_soon(serve_api, view, sockets)
         nursery.start_soon(driver.run)
@@ -260,6 +264,17 @@ async def _watch_facts(
             told = facts
         with trio.move_on_after(FACTS_INTERVAL_S):
             addresses = await mesh.addresses_changed()
+
+
+async def _watch_health(mesh: LibP2PMesh, driver: Driver) -> None:
+    """Tell the node what is wrong with the mesh, when that changes."""
+    told: tuple[Health, ...] = ()
+    while True:
+        await trio.sleep(HEALTH_INTERVAL_S)
+        found = mesh.health()
+        if found != told:
+            await driver.events.send(driver.situation.set_health("mesh", found))
+            told = found
 
 
 async def _stop_on_signal(scope: trio.CancelScope, log: FilteringBoundLogger) -> None:
