@@ -22,6 +22,7 @@ with warnings.catch_warnings():
     from libp2p.crypto.x25519 import create_new_key_pair as new_x25519
     from libp2p.custom_types import TProtocol
     from libp2p.io.trio import TrioTCPStream
+    from libp2p.network.auto_connector import AutoConnector
     from libp2p.network.config import ConnectionConfig, RetryConfig
     from libp2p.network.connection import swarm_connection
     from libp2p.network.connection.raw_connection import RawConnection
@@ -51,6 +52,7 @@ __all__ = [
     "NOISE_ID",
     "TCP",
     "YAMUX_ID",
+    "AutoConnector",
     "ConnectionConfig",
     "IMuxedConn",
     "IRawConnection",

@@ -33,10 +33,15 @@ async def dial(
         DialFailed: none within 5 s.
     """
     race = _Race(host, expected)
-    with trio.move_on_after(DIAL_TIMEOUT_S):
-        async with trio.open_nursery() as nursery:
-            for address in addresses:
-                nursery.start_soon(race.run, address, nursery.cancel_scope)
+    try:
+        with trio.move_on_after(DIAL_TIMEOUT_S):
+            async with trio.open_nursery() as nursery:
+                for address in addresses:
+                    nursery.start_soon(race.run, address, nursery.cancel_scope)
+    except BaseException:
+        if race.winner is not None:
+            await trio.aclose_forcefully(race.winner)
+        raise
     if race.winner is None:
         missing = len(addresses) - len(race.answers)
         silent = [f"{missing} addresses silent"] if missing else []
@@ -67,7 +72,7 @@ class _Race:
             self.winner = connection
             finish.cancel()
         else:
-            await connection.close()
+            await connection.aclose()
 
     async def _wait_for_turn(self, stream: trio.SocketStream, position: int) -> None:
         try:

@@ -7,8 +7,6 @@ connection is proven one stream of the token protocol, afterwards one stream for
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary
 
 import trio
@@ -78,7 +76,7 @@ class Door:
         return streams
 
 
-class Connection:
+class Connection(trio.abc.AsyncResource):
     """A connection that Noise authenticated: `peer` has the key of its name.
 
     Args:
@@ -101,7 +99,7 @@ class Connection:
         )
         return stream
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close it at once; what was written before still goes out. libp2p tidies up after."""
         if self._socket is not None:
             await trio.aclose_forcefully(self._socket)
@@ -126,7 +124,6 @@ def new_quiet_swarm(seed: bytes) -> Swarm:
         sec_opt={NOISE_ID: NoiseTransport(keys, noise_privkey=new_x25519().private_key)},
         muxer_opt={TProtocol(YAMUX_ID): patches.QuietYamux},
         transports=[TCP()],
-        # B12: a watermark of 0 leaves the auto-connector nothing to do.
         connection_config=ConnectionConfig(
             max_connections=CONNECTIONS_MAX,
             min_connections=0,
@@ -136,6 +133,7 @@ def new_quiet_swarm(seed: bytes) -> Swarm:
         ),
         retry_config=RetryConfig(max_retries=0),
     )
+    swarm.auto_connector = patches.QuietAutoConnector(swarm)
     # B11: its rules count the whole machine's memory, which on a busy k3s node is always full.
     swarm.set_resource_manager(None)
     return swarm
@@ -153,6 +151,7 @@ class MeshHost:
         self._swarm = new_quiet_swarm(seed)
         self._swarm.set_stream_handler(self._receive_stream)
         self._doors: WeakKeyDictionary[SwarmConn, Door] = WeakKeyDictionary()
+        self._stopping = trio.Event()
         self.node_id = NodeId(str(self._swarm.get_peer_id()))
 
     @property
@@ -160,12 +159,20 @@ class MeshHost:
         """How many connections there are, proven or not."""
         return len(self._swarm.get_connections())
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Run libp2p's tasks inside this block."""
-        async with background_trio_service(self._swarm):
-            await self._swarm.event_background_nursery_created.wait()
-            yield
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run libp2p's tasks until `stop`, even while the caller is being cancelled.
+
+        So farewells still find a connection to go out on.
+        """
+        with trio.CancelScope(shield=True):
+            async with background_trio_service(self._swarm):
+                await self._swarm.event_background_nursery_created.wait()
+                task_status.started()
+                await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Have `run` end."""
+        self._stopping.set()
 
     def door_of(self, conn: SwarmConn) -> Door:
         """Return the connection's door; streams may arrive before anyone else asks for it."""

@@ -1,7 +1,7 @@
 """The LAN beacon's sockets: multicast to every usable interface, over IPv4 and IPv6.
 
-Each node says where it is, every 2 s while things change, then every 30 s; a stranger is answered
-at once, to its address alone. When interfaces or addresses change, all sockets are
+Each node says where it is, every 2 s while things change, slowing down to every 30 s; a stranger
+is answered at once, to its address alone. When interfaces or addresses change, all sockets are
 opened anew, which joins the groups again.
 """
 
@@ -25,7 +25,8 @@ GROUP_IPV4 = "239.255.77.72"  # Of the local scope, never routed (RFC 2365, sect
 GROUP_IPV6 = "ff12::6d65:7368"  # Transient, link-local scope (RFC 4291, section 2.7).
 FAST_INTERVAL_S = 2.0
 SLOW_INTERVAL_S = 30.0
-FAST_FOR_S = 60.0
+FAST_BEACONS = 5
+"""So many come quickly after a change; then each pause is twice the one before."""
 ANSWER_INTERVAL_S = 1.0
 ANSWERED_MAX = 1024
 REOPEN_AFTER_S = 10.0
@@ -67,15 +68,14 @@ class LanBeacon:
         self._linked = linked
         self._alone = alone
         self._foreign = foreign
-        self._fast_until = 0.0
+        self._sent = 0  # Since the last change.
         self._answered: dict[str, float] = {}
-        self._turn = 0
         self._bell = trio.Event()
         self.trouble: str | None = None  # Why beacons cannot be heard, if so.
 
     def hasten(self) -> None:
-        """Something changed: beacon often for a minute, from now."""
-        self._fast_until = trio.current_time() + FAST_FOR_S
+        """Something changed: beacon often, from now."""
+        self._sent = 0
         self._bell.set()
 
     async def run(self) -> None:
@@ -173,16 +173,25 @@ class LanBeacon:
     ) -> None:
         while True:
             self._bell = trio.Event()
-            fast = self._alone() or trio.current_time() < self._fast_until
-            self._turn += 1
+            pause = beacon_pause(self._sent, alone=self._alone())
             # Once all is quiet the two families take turns: either reaches every neighbour.
-            now = sockets if fast or len(sockets) < 2 else [sockets[self._turn % 2]]
+            calm = pause > FAST_INTERVAL_S and len(sockets) == 2
+            now = [sockets[self._sent % 2]] if calm else sockets
+            self._sent += 1
             for sock in now:
                 for interface in interfaces:
                     with suppress(OSError):  # No route for this family, or a firewall.
                         await _send(sock, self._datagram(answer=False), self._port, interface)
-            with trio.move_on_after(FAST_INTERVAL_S if fast else SLOW_INTERVAL_S):
+            with trio.move_on_after(pause):
                 await self._bell.wait()
+
+
+def beacon_pause(sent: int, *, alone: bool) -> float:
+    """Return how many seconds to wait after a beacon; `sent` came before it since a change."""
+    if alone:
+        return FAST_INTERVAL_S
+    doublings = max(0, sent - FAST_BEACONS)
+    return min(FAST_INTERVAL_S * 2.0 ** min(doublings, 10), SLOW_INTERVAL_S)
 
 
 def _join(sock: trio.socket.SocketType, index: int) -> None:

@@ -117,14 +117,19 @@ class LibP2PMesh:
         """See `meshd.ports.Mesh.run`."""
         listeners = await open_listeners(self._listen)
         self._whereabouts.listen([listener.socket.getsockname()[:2] for listener in listeners])
-        async with self._host.running(), trio.open_nursery() as nursery:
-            for listener in listeners:
-                nursery.start_soon(self._accept_forever, listener, events, nursery)
-            nursery.start_soon(self._whereabouts.follow)
-            nursery.start_soon(self._dial_forever, events, nursery)
-            if "lan" in self._discovery:
-                nursery.start_soon(self._beacon.run)
-            task_status.started(self._whereabouts.publish())
+        async with trio.open_nursery() as libp2p:
+            await libp2p.start(self._host.run)
+            try:
+                async with trio.open_nursery() as nursery:
+                    for listener in listeners:
+                        nursery.start_soon(self._accept_forever, listener, events, nursery)
+                    nursery.start_soon(self._whereabouts.follow)
+                    nursery.start_soon(self._dial_forever, events, nursery)
+                    if "lan" in self._discovery:
+                        nursery.start_soon(self._beacon.run)
+                    task_status.started(self._whereabouts.publish())
+            finally:
+                self._host.stop()
 
     def send_nowait(self, peer: NodeId, channel: Channel, frame: bytes) -> None:
         """See `meshd.ports.Mesh.send_nowait`."""
@@ -256,38 +261,42 @@ class LibP2PMesh:
 
     async def _dial_one(self, key: str, events: EventSink) -> None:
         expected = None if key.startswith("/") else NodeId(key)
-        met = None
+        connection = None
         async with self._dials:
-            if expected is None or expected not in self._links:
-                met = await self._meet_as_dialer(key, expected)
-        now = trio.current_time()
-        if met is None:
-            self._book.failed(key, now)
-            if expected is not None:
-                await self._links.dial_failed(expected, events)
-            self._bell.set()
-            return
-        connection, streams = met
-        self._book.reached(key, connection.peer)
-        await self._serve(connection, streams, dialled=True, events=events)
+            with suppress(DialFailed):
+                if expected is None or expected not in self._links:
+                    connection = await dial(self._host, self._book[key].addresses, expected)
+        if connection is None:
+            return await self._dial_failed(key, expected, events)
+        try:
+            streams = await self._meet_as_dialer(key, connection)
+            if streams is None:
+                return await self._dial_failed(key, expected, events)
+            self._book.reached(key, connection.peer)
+            await self._serve(connection, streams, dialled=True, events=events)
+        finally:
+            with trio.CancelScope(shield=True):
+                await connection.aclose()
+        return None
+
+    async def _dial_failed(self, key: str, peer: NodeId | None, events: EventSink) -> None:
+        self._book.failed(key, trio.current_time())
+        if peer is not None:
+            await self._links.dial_failed(peer, events)
+        self._bell.set()
 
     async def _meet_as_dialer(
-        self, key: str, expected: NodeId | None
-    ) -> tuple[Connection, dict[Channel, ByteStream]] | None:
-        addresses = self._book[key].addresses
-        try:
-            connection = await dial(self._host, addresses, expected)
-        except DialFailed:
-            return None
+        self, key: str, connection: Connection
+    ) -> dict[Channel, ByteStream] | None:
         try:
             with trio.fail_after(TIMEOUT_S):
-                return connection, await self._prove_token(connection)
+                return await self._prove_token(connection)
         except TokenRefused as error:
-            self._refuse(", ".join(map(str, addresses)), connection.peer, str(error))
-        except Exception:  # noqa: BLE001, S110
+            where = ", ".join(map(str, self._book[key].addresses))
+            self._refuse(where, connection.peer, str(error))
+        except Exception:  # noqa: BLE001
             # As for an accepted connection: whatever the other end sent, it is not one of us.
-            pass
-        await connection.close()
+            self.refusals.count_garbage()
         return None
 
     async def _prove_token(self, connection: Connection) -> dict[Channel, ByteStream]:
@@ -307,7 +316,7 @@ class LibP2PMesh:
         events: EventSink,
     ) -> None:
         await self._links.serve(
-            connection.peer, streams, dialled=dialled, events=events, close=connection.close
+            connection.peer, streams, dialled=dialled, events=events, close=connection.aclose
         )
         self._bell.set()
         if connection.peer not in self._links:

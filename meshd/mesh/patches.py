@@ -10,7 +10,7 @@ B5  Plaintext is accepted unless told otherwise. Answer: `host.new_quiet_swarm` 
 B10 SO_REUSEPORT hides that a port is taken. Answer: `sockets.open_listeners`.
 B11 No connection while the machine's memory is 90 % full.
     Answer: `host.new_quiet_swarm` has no resource manager; the limits are in `admission`.
-B12 It dials every peer it ever heard of, each 30 s. Answer: `host.new_quiet_swarm`.
+B12 It dials every peer it ever heard of, each 30 s. Answer: `QuietAutoConnector`.
 B14 A window update frame for each read and a ping each 30 s double the idle traffic.
     Answer: `batch_window_updates` and `QuietYamux`.
 B15 It logs the ends of connections on the root logger. Answer: `quieten_root_logger`.
@@ -27,10 +27,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import trio
+
 from meshd.errors import MeshdError
 from meshd.mesh._libp2p import (
     DEFAULT_WINDOW_SIZE,
     LOGGER,
+    AutoConnector,
     SecurityMultistream,
     Swarm,
     SwarmConn,
@@ -49,6 +52,7 @@ RELIED_ON: Mapping[str, tuple[Callable[..., object], str]] = MappingProxyType(
         "Swarm.add_conn": (Swarm.add_conn, "d469d71b3ed1f4df"),
         "Swarm.run": (Swarm.run, "15ac9440b4fed110"),
         "SwarmConn._handle_muxed_stream": (SwarmConn._handle_muxed_stream, "fb51f8a3e37c9800"),  # noqa: SLF001
+        "AutoConnector.maybe_connect": (AutoConnector.maybe_connect, "018fac95eafc2413"),
         "SecurityMultistream.secure_inbound": (
             SecurityMultistream.secure_inbound,
             "3b1816b52dfab1bb",
@@ -96,6 +100,16 @@ def check_release(
         cause=f"meshd replaces private code of libp2p {RELEASE}, which other code may not stand",
         fix=f"install libp2p=={RELEASE}, for example with `make setup` or from requirements.lock",
     )
+
+
+class QuietAutoConnector(AutoConnector):
+    """Connects to nobody. A watermark of 0 is not enough: the aim is half the high one (B12)."""
+
+    async def maybe_connect(self) -> None:
+        return
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        """Start none."""
 
 
 class QuietYamux(Yamux):
