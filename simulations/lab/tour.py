@@ -27,7 +27,7 @@ MESH_S = 60.0
 CHOICE_S = 120.0
 VOTERS_S = 300.0
 FORMED_S = 120.0
-WORKERS_S = 120.0
+K3S_S = 120.0
 VIP_S = 120.0
 FAILOVER_S = 60.0
 
@@ -105,12 +105,10 @@ def wait_for_cluster(built: Laboratory, checklist: Checklist) -> None:
     _wait_for_voters(built, servers, checklist)
     checklist.wait("formed", lambda: _formed(built), limit_s=FORMED_S, code="MESH-8011")
     checklist.done("formed: every node knows that the cluster is decided for good")
-    workers = [name for name in built.known.names() if name not in servers]
-    if workers:
-        checklist.wait(
-            "workers", lambda: _k3s_ready(built, workers), limit_s=WORKERS_S, code="MESH-8011"
-        )
-        checklist.done(f"workers ready: {', '.join(workers)}")
+    names = built.known.names()
+    checklist.wait("k3s on all nodes", lambda: _k3s_ready(built), limit_s=K3S_S, code="MESH-8011")
+    workers = [name for name in names if name not in servers]
+    checklist.done(f"k3s ready on all {len(names)} nodes; workers: {', '.join(workers) or 'none'}")
     vip = built.known.vip
     if vip is not None and built.known.standin:
         holder = checklist.wait(
@@ -189,10 +187,8 @@ def _formed(built: Laboratory) -> bool | None:
     return all(phase == "formed" for phase in phases) or None
 
 
-def _k3s_ready(built: Laboratory, names: Sequence[str]) -> bool | None:
+def _k3s_ready(built: Laboratory) -> bool | None:
     for one in glance.look(built):
-        if one.name not in names:
-            continue
         own = [n for n in (one.status or {"nodes": []})["nodes"] if n["name"] == one.name]
         if not own or own[0]["k3s"] != "ready":
             return None
