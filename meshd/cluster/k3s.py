@@ -261,11 +261,20 @@ async def get(
     except httpx.TimeoutException:
         return f"{path} does not answer in time"
     except httpx.ConnectError as error:
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        if _is_distrust(error):
             return f"another program than this k3s answers at {client.base_url}"
         return "k3s does not listen yet"
     except httpx.TransportError:
         return "k3s closed the connection"
+
+
+def _is_distrust(error: BaseException | None) -> bool:
+    """Whether a certificate was refused: trio and httpx wrap the reason several times."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _not_ready(answer: httpx.Response) -> str:

@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from meshd.cluster.k3s import Lease, client_for, get, trusting
+from meshd.cluster.paths import API_PORT
 from meshd.cluster.plan import url_of
 
 API_DEAD_S = 5.0
@@ -80,8 +81,8 @@ class Guardian:
 class VipProbe:
     """Asks the address whether a k3s API answers there, over a kept connection."""
 
-    def __init__(self, address: str, authority: Path) -> None:
-        self._base = url_of(address)
+    def __init__(self, address: str, authority: Path, *, port: int = API_PORT) -> None:
+        self._base = url_of(address, port)
         self._authority = authority
         self._client: httpx.AsyncClient | None = None
 
