@@ -146,6 +146,9 @@ def test_an_answer_larger_than_the_burst_goes_on_at_the_allowed_rate() -> None:
         assert world.at - started < 10.0
         world.run(0.1)
     assert world.at - started > 1.5
+    before = world.sent_bytes
+    world.run(5.0)
+    assert world.sent_bytes - before < 200  # Nothing is served any more.
     assert world.rejects == []
 
 
