@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -16,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import Instant, NodeId, Signer
 from roles import Bounds, Candidate, Effect, Genesis, Publish, Record, Reject, SendTo, verify_record
-from roles._messages import Accepted, Authentic, Ballot, Promise, read_frame
+from roles._messages import Accepted, Authentic, Ballot, Message, Prepare, Promise, read_frame
+from roles._messages import Record as DecidedFrame
 
 NETWORK = "oak-7f3a9c12"
 
@@ -51,6 +53,13 @@ def candidate_of(number: int, bounds: Bounds, **changes: object) -> Candidate:
     return Candidate(**(fields | changes))  # type: ignore[arg-type] # Tests name what they change.
 
 
+def value_of(record: bytes) -> bytes:
+    """Return the raw value that a record proves."""
+    found = read_frame(record)
+    assert isinstance(found, DecidedFrame)
+    return found.value
+
+
 @dataclass(slots=True, kw_only=True)
 class Faults:
     """How bad the world is until it heals."""
@@ -62,6 +71,17 @@ class Faults:
     down_s: tuple[float, float] = (0.1, 8.0)
     flap_every_s: tuple[float, float] = (0.5, 8.0)
     until_s: float = 60.0
+
+
+HARSH = Faults(
+    loss=0.3,
+    delay_s=(0.005, 4.0),
+    crash=0.05,
+    down_s=(0.1, 2.0),
+    flap_every_s=(0.5, 3.0),
+    until_s=30.0,
+)
+"""Used with impolite proposers: the point is to bring ballots into each other's way."""
 
 
 @dataclass(slots=True)
@@ -88,11 +108,26 @@ class Judge:
         self.chosen: dict[str, bytes] = {}
         self.published: dict[str, bytes] = {}
 
-    def sees_frame(self, frame: bytes) -> None:
-        """Judge what a node revealed."""
+    def sees_frame(self, frame: bytes, disk: Mapping[str, bytes]) -> None:
+        """Judge what a node reveals, against what would survive if it crashed now."""
         found = read_frame(frame)
         if isinstance(found, Authentic):
+            self._is_durable(found.message, disk)
             self._sees(found)
+
+    def _is_durable(self, message: Message, disk: Mapping[str, bytes]) -> None:
+        at = f"{message.generation}/{message.slot}"
+        if isinstance(message, Promise):
+            row = disk.get(f"promise/{at}")
+        elif isinstance(message, Accepted):
+            row = disk.get(f"accept/{at}")
+        elif isinstance(message, Prepare):
+            row = disk.get(f"ballot/{message.generation}")
+        else:
+            return
+        found = read_frame(row) if row is not None else None
+        if not isinstance(found, Authentic) or found.message.ballot < message.ballot:
+            raise Violation(f"a {type(message).__name__} revealed before it was durable")
 
     def _sees(self, sealed: Authentic) -> None:
         message = sealed.message
@@ -116,10 +151,17 @@ class Judge:
         if self.chosen.setdefault(slot, value) != value:
             raise Violation(f"two values chosen in slot {slot}")
 
+    def ballots(self, slot: str) -> set[Ballot]:
+        """Return the ballots in which anyone voted in this slot."""
+        return {ballot for voted_slot, ballot in self._values if voted_slot == slot}
+
     def sees_row(self, key: str, data: bytes) -> None:
         """Judge what reached a disk: a vote counts from here on, sent or not."""
-        if key.startswith("accept/"):
-            self.sees_frame(data)
+        found = read_frame(data)
+        if key.startswith("accept/") and isinstance(found, Authentic):
+            self._sees(found)
+        if key.startswith("decided/"):
+            self.sees_record(key.replace("decided/", "genesis/"), data)
 
     def sees_record(self, key: str, record: bytes) -> None:
         """Judge a record on its way into the ledger."""
@@ -127,6 +169,9 @@ class Judge:
         if flaw is not None:
             raise Violation(f"{key} does not verify: {flaw}")
         self.published.setdefault(key, record)
+        for key_of_other, other in self.published.items():
+            if key == key_of_other and value_of(other) != value_of(record):
+                raise Violation(f"{key} was decided twice")
 
 
 class World:
@@ -221,20 +266,22 @@ class World:
             now=Instant(self.now),
             journal=sorted(member.disk.items()),
         )
+        for record in self.judge.published.values():  # The ledger catches up with what it missed.
+            self._at(self.now + self.rng.uniform(0.1, 2.0), ("record", member, record))
         self._views()
 
     def _flap(self) -> None:
-        """Draw new partitions, until the world heals."""
+        """Draw new partitions; once the world has healed, start and connect everyone."""
         parts = 1 if self.healed else self.rng.choice((1, 1, 2, 2, 3))
         for node in sorted(self._group):
             self._group[node] = self.rng.randrange(parts)
-        self._views()
-        if not self.healed:
-            after = self.rng.uniform(*self.faults.flap_every_s)
-            self._at(min(self.now + after, max(self.faults.until_s, self.now)), ("flap",))
-        for member in self.members:
-            if self.healed and member.genesis is None:
+        if self.healed:
+            for member in self.members:
                 self._boot(member)
+        else:
+            after = self.rng.uniform(*self.faults.flap_every_s)
+            self._at(min(self.now + after, self.faults.until_s), ("flap",))
+        self._views()
 
     def _views(self) -> None:
         """Tell everyone who is connected; the candidates are known to all."""
@@ -276,7 +323,7 @@ class World:
                     self.judge.sees_row(key, data)
                     member.disk[key] = data
             case SendTo(node, frame):
-                self.judge.sees_frame(frame)
+                self.judge.sees_frame(frame, member.disk)
                 self._post(member, node, frame)
             case Publish(key, record):
                 self.judge.sees_record(key, record)
@@ -309,6 +356,8 @@ class World:
             member.initialised.add(state.plan.cluster_id)
             if sum(len(m.initialised) for m in self.members) > 1:
                 raise Violation("cluster-init twice")
+            if "started" not in self.judge.chosen:
+                raise Violation("cluster-init before STARTED was chosen")
         if state.plan is None or state.phase != "started":
             return
         started = {m.candidate.node_name for m in self.members if m.initialised}
