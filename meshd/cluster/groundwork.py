@@ -35,9 +35,9 @@ from meshd.cluster.plan import (
 )
 from meshd.cluster.sealing import unseal
 from meshd.cluster.secrets import CandidateSecrets, commitment_of
-from meshd.cluster.whole_file import make_folder, write_whole
 from meshd.config.schema import Settings
 from meshd.events import ClusterOrder
+from meshd.whole_file import make_folder, write_whole
 from roles import ClusterPlan
 
 # A clock before this was never set; k3s would make certificates that are not valid later.

@@ -18,7 +18,7 @@ import trio
 
 from meshd.cluster import supervisor
 from meshd.cluster.plan import Launch
-from meshd.cluster.whole_file import make_folder, write_whole
+from meshd.whole_file import make_folder, write_whole
 
 STOP_S = 10.0
 _STOP_POLL_S = 0.05

@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from meshd.cluster.paths import K3sPaths
-from meshd.cluster.whole_file import make_folder, write_whole
+from meshd.whole_file import make_folder, write_whole
 from roles import ClusterPlan
 
 MARK_NAME = "meshd-cluster.json"

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from meshd.cluster.whole_file import make_folder, sync_folder, write_whole
 from meshd.errors import MeshdError
+from meshd.whole_file import make_folder, sync_folder, write_whole
 
 AUTHORITIES = ("client-ca", "etcd/peer-ca", "etcd/server-ca", "request-header-ca", "server-ca")
 # Fixed, so that neither needs a clock: edge boards boot in 1970, and k3s gives its own

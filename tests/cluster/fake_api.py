@@ -49,7 +49,7 @@ class FakeApi:
         """Return status and body; `credential`: none, wrong, server, node or cert."""
         at = STAGES.index(self.stage)
         if path == "/db/info":
-            return self._db_info(at, credential)
+            return self._members(at, credential)
         if at == 0:
             return 503, '{"message": "starting"}'
         if path == "/ping":
@@ -60,7 +60,7 @@ class FakeApi:
             return (200, "ok") if at == 5 else (503, '{"message": "runtime core not ready"}')
         return self._kubernetes(path, at, credential)
 
-    def _db_info(self, at: int, credential: str) -> tuple[int, str]:
+    def _members(self, at: int, credential: str) -> tuple[int, str]:
         if at == 0:
             return 401, '{"message": "not authorized"}'
         if credential != "server":
@@ -144,7 +144,7 @@ def serving(api: FakeApi, secrets: CandidateSecrets, folder: Path) -> Iterator[F
             self.end_headers()
             self.wfile.write(body.encode())
 
-        do_GET = _respond
+        do_GET = _respond  # noqa: N815 - as http.server asks.
 
         def _credential(self) -> str:
             assert isinstance(self.connection, ssl.SSLSocket)

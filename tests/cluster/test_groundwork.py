@@ -200,7 +200,7 @@ def test_an_agent_that_meshd_did_not_start_is_left_alone(tmp_path: Path) -> None
     expect_obstacle(lay(tmp_path, N4, worker()), "failed", "meshd did not make")
 
 
-def test_the_data_of_another_cluster_is_not_started(tmp_path: Path) -> None:
+def test_the_files_of_another_cluster_are_not_started(tmp_path: Path) -> None:
     lay(tmp_path, N1, initialiser())
     other = replace(initialiser(), plan=replace(plan(), cluster_id="d2" * 16))
     before = tree(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from meshd.cluster.whole_file import make_folder, write_whole
+from meshd.whole_file import make_folder, write_whole
 from tests.cluster.bench import power_cut_before
 
 
