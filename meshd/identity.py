@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ledger import NodeId, Signer
 from meshd.errors import MeshdError
+from meshd.whole_file import sync_folder, write_whole
 
 # What firmware says when its maker wrote nothing; compared in lower case.
 PLACEHOLDERS = frozenset(
@@ -62,7 +63,7 @@ def load_or_create_identity(state_dir: Path) -> Identity:
         seed = path.read_bytes()
     except FileNotFoundError:
         seed = os.urandom(32)
-        _write_whole(path, seed)
+        _keep(path, seed)
     except OSError as error:
         raise MeshdError(
             "MESH-2010", f"{path} cannot be read: {error.strerror}", fix="run the daemon as root"
@@ -136,9 +137,9 @@ def set_aside_if_cloned(state_dir: Path, fingerprint: tuple[str, ...]) -> str | 
         names = sorted(p.name for p in state_dir.iterdir() if not p.name.startswith("cloned-"))
         for name in [n for n in names if n not in {"lock", "machine"}] + ["machine"]:
             (state_dir / name).rename(aside / name)
-        _sync_folder(state_dir)
+        sync_folder(state_dir)
     if cloned or sorted(bound) != sorted(fingerprint):
-        _write_whole(mark, ("\n".join(fingerprint) + "\n").encode("ascii"))
+        _keep(mark, ("\n".join(fingerprint) + "\n").encode("ascii"))
     if aside is None:
         return None
     return (
@@ -172,28 +173,12 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _keep(path: Path, content: bytes) -> None:
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(descriptor, content)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
-        _sync_folder(path.parent)
+        write_whole(path, content)
     except OSError as error:
         raise MeshdError(
             "MESH-2001",
             f"{path} cannot be written: {error.strerror}",
             fix="make the disk writable and free some space, or name another --state-dir",
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
