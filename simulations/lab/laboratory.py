@@ -285,7 +285,7 @@ def become_command(node: NodePlaces, known: Record, argv: Sequence[str]) -> NoRe
         os.execvpe(argv[0], list(argv), environment)  # noqa: S606 - No shell.
     except OSError as error:
         raise MeshdError(
-            "MESH-8013",
+            "MESH-8017",
             f"{argv[0]} cannot be run on {node.name}: {error.strerror}",
             fix="name a command that is on the node's PATH",
         ) from None

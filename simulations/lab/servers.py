@@ -11,6 +11,7 @@ import http.client
 import json
 import socket
 import ssl
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ class Server:
         password = token.rpartition("::server:")[2]
         basic = base64.b64encode(f"server:{password}".encode()).decode()
         # A certificate would win over the password.
-        one = _connection(self._namespace, self._address, self._data, as_admin=False)
-        record = self._over(one, "GET", "/db/info", None, {"Authorization": f"Basic {basic}"})
-        one.close()
+        plain = _connection(self._namespace, self._address, self._data, as_admin=False)
+        with closing(plain):
+            record = self._over(plain, "GET", "/db/info", None, {"Authorization": f"Basic {basic}"})
         members = [member for member in record["members"] if not member.get("isLearner")]
         return tuple(sorted(str(member.get("name", "")) for member in members))
 

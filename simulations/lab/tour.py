@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -206,10 +207,11 @@ def _vip_works(built: Laboratory, *, besides: str | None = None) -> str | None:
     holder = _holder(built)
     if holder is None or holder == besides:
         return None
-    try:
-        _through_vip(built, built.node(holder)).get("/api/v1/namespaces/kube-system")
-    except Unanswered:
-        return None
+    with closing(_through_vip(built, built.node(holder))) as server:
+        try:
+            server.cluster_uid()
+        except Unanswered:
+            return None
     return holder
 
 
@@ -252,7 +254,6 @@ def _lose(built: Laboratory, holder: str, checklist: Checklist) -> None:
 
 def _write(built: Laboratory, credentials: NodePlaces, survivor: NodePlaces) -> str | None:
     """Write an object through the VIP; return its name once it was read back."""
-    server = _through_vip(built, credentials)
     name = f"tour-{os.urandom(4).hex()}"
     content = {
         "apiVersion": "v1",
@@ -260,13 +261,12 @@ def _write(built: Laboratory, credentials: NodePlaces, survivor: NodePlaces) -> 
         "metadata": {"name": name, "namespace": "default"},
         "data": {"written": datetime.now(UTC).isoformat(), "survivor": survivor.name},
     }
-    try:
-        server.post("/api/v1/namespaces/default/configmaps", content)
-        read = server.get(f"/api/v1/namespaces/default/configmaps/{name}")
-    except Unanswered:
-        return None
-    finally:
-        server.close()
+    with closing(_through_vip(built, credentials)) as server:
+        try:
+            server.post("/api/v1/namespaces/default/configmaps", content)
+            read = server.get(f"/api/v1/namespaces/default/configmaps/{name}")
+        except Unanswered:
+            return None
     return name if read["data"] == content["data"] else None
 
 

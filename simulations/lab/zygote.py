@@ -19,14 +19,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from meshd.errors import MeshdError
 from simulations.lab import kernel, recorder
 from simulations.lab.boot import Boot, Daemon, become_node
 from simulations.lab.places import Places
 
-START_S = 60.0  # Importing libp2p on a small, busy machine.
 BOOT_S = 20.0
 _MESSAGE_BYTES_MAX = 1 << 20
 
@@ -47,27 +46,23 @@ class Zygote:
         Raises:
             MeshdError: it did not come up.
         """
-        log = self._places.zygote_log.open("ab")
-        with log:
-            process = subprocess.Popen(
+        with self._places.zygote_log.open("ab") as log:
+            started = subprocess.run(
                 [sys.executable, "-m", __name__, self._places.lab, "fork" if forks else "exec"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
+                check=False,
                 cwd="/",
             )
-        deadline = time.monotonic() + START_S
-        while process.poll() is None and time.monotonic() < deadline:
-            if self._places.zygote_socket.exists():
-                return float(self._ask({"verb": "hello"})["imports_s"])
-            time.sleep(0.02)
-        raise MeshdError(
-            "MESH-8010",
-            "the laboratory's own process did not start",
-            cause=_last_line(self._places.zygote_log),
-            fix=f"see {self._places.zygote_log}",
-        )
+        if started.returncode != 0:
+            raise MeshdError(
+                "MESH-8010",
+                "the laboratory's own process did not start",
+                cause=_last_line(self._places.zygote_log),
+                fix="run `python -c 'import meshd.daemon'` to see whether meshd can be imported",
+            )
+        return float(self._ask({"verb": "hello"})["imports_s"])
 
     def boot(self, boot: Boot) -> int:
         """Boot a node; return the number of its first process.
@@ -154,12 +149,25 @@ def _last_line(path: Path) -> str | None:
     return lines[-1] if lines else None
 
 
-def serve(places: Places, *, forks: bool) -> None:
-    """Be the zygote until killed."""
+def main(places: Places, *, forks: bool) -> int:
+    """Start the zygote in the background; return when it listens, or 1 if it failed."""
+    told, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(told)
+        os.setsid()
+        serve(places, ready, forks=forks)
+    os.close(ready)
+    with os.fdopen(told, "rb") as file:
+        return 0 if file.read() == b"ok" else 1
+
+
+def serve(places: Places, ready: int, *, forks: bool) -> NoReturn:
+    """Be the zygote until killed; write "ok" to `ready` once it listens."""
     # What nodes leave behind when they are killed is buried by the kernel.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     kernel.adopt_orphans()
-    _fork_recorder(places)
+    _fork_recorder(places, ready)
     started = time.monotonic()
     daemon = _import_daemon() if forks else None
     imports_s = time.monotonic() - started
@@ -167,10 +175,10 @@ def serve(places: Places, *, forks: bool) -> None:
     gc.freeze()
     kernel.name_process("meshd-zygote")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    waiting = places.zygote_socket.with_suffix(".new")
-    listener.bind(str(waiting))
+    listener.bind(str(places.zygote_socket))
     listener.listen(16)
-    waiting.rename(places.zygote_socket)  # Who sees the file can connect.
+    os.write(ready, b"ok")
+    os.close(ready)
     while True:
         connection, _ = listener.accept()
         with connection:
@@ -190,9 +198,10 @@ def _import_daemon() -> Daemon:
     return daemon
 
 
-def _fork_recorder(places: Places) -> None:
+def _fork_recorder(places: Places, ready: int) -> None:
     if os.fork():
         return
+    os.close(ready)
     kernel.die_with_parent(signal.SIGKILL)
     kernel.name_process("meshd-recorder")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -229,4 +238,4 @@ def _boot(boot: Boot, daemon: Daemon | None, ours: tuple[socket.socket, ...]) ->
 
 
 if __name__ == "__main__":
-    serve(Places(sys.argv[1]), forks=sys.argv[2] == "fork")
+    raise SystemExit(main(Places(sys.argv[1]), forks=sys.argv[2] == "fork"))

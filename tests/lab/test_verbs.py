@@ -1,0 +1,176 @@
+"""Every verb of `meshd demo`, on a cluster that is up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulations.lab import removal
+from simulations.lab.laboratory import Laboratory
+from tests.lab.conftest import Bench
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def formed(shared_bench: Bench) -> Bench:
+    """Three servers, complete."""
+    run = shared_bench.demo("up", "--nodes", "3", "--wait")
+    assert run.code == 0, run.err
+    return shared_bench
+
+
+def status(bench: Bench) -> dict[str, Any]:
+    run = bench.demo("status", "-o", "json")
+    assert run.code == 0
+    content = json.loads(run.out)
+    assert isinstance(content, dict)
+    return content
+
+
+def states(bench: Bench) -> dict[str, str]:
+    return {node["name"]: node["state"] for node in status(bench)["nodes"]}
+
+
+def sees(bench: Bench) -> dict[str, set[str]]:
+    """Return whom each node that answers sees alive."""
+    return {
+        node["name"]: {n["name"] for n in node["status"]["nodes"] if n["state"] == "alive"}
+        for node in status(bench)["nodes"]
+        if node["status"] is not None
+    }
+
+
+def wait_until_all_see(bench: Bench, *names: str) -> None:
+    wanted = {name: set(names) for name in names}
+    bench.wait_until(f"all of {names} to see one another", lambda: sees(bench) == wanted)
+
+
+def test_status_names_every_node_and_says_that_k3s_is_a_stand_in(formed: Bench) -> None:
+    run = formed.demo("status")
+    assert run.code == 0
+    assert "stand-in, not k3s" in run.out.splitlines()[0]
+    assert [line.split()[0] for line in run.out.splitlines()[2:]] == ["n1", "n2", "n3"]
+    content = status(formed)
+    assert (content["api_version"], content["kind"]) == ("meshd/v1", "LabStatus")
+    assert content["k3s"]["standin"] is True
+    assert sum(node["has_vip"] for node in content["nodes"]) == 1
+
+
+def test_exec_passes_input_output_and_exit_code(formed: Bench) -> None:
+    run = formed.demo("exec", "n2", "--", "sh", "-c", "hostname; cat; exit 7", stdin="hello\n")
+    assert (run.code, run.out) == (7, "n2\nhello\n")
+
+
+def test_exec_is_inside_the_nodes_network_disk_and_path(formed: Bench) -> None:
+    run = formed.demo("exec", "n2", "--", "ip", "-br", "-4", "addr", "show", "dev", "eth0")
+    assert "10.0.0.12/24" in run.out
+    assert formed.demo("exec", "n2", "--", "ls", "/var/lib/meshd/identity.key").code == 0
+    assert "stand-in" in formed.demo("exec", "n2", "--", "k3s", "--version").out
+    said = json.loads(formed.demo("exec", "n2", "--", "meshd", "status", "-o", "json").out)
+    assert said["node"]["name"] == "n2"
+    assert said["genesis"]["phase"] == "formed"
+
+
+def test_a_node_that_is_not_there_is_named(formed: Bench) -> None:
+    run = formed.demo("kill", "n9")
+    assert run.code == 1
+    assert "MESH-8004" in run.err
+    assert "n1, n2, n3" in run.err
+
+
+def test_a_second_up_says_so_and_changes_nothing(formed: Bench) -> None:
+    before = status(formed)
+    run = formed.demo("up", "--nodes", "1")
+    assert run.code == 1
+    assert "MESH-8002" in run.err
+    assert states(formed) == {node["name"]: node["state"] for node in before["nodes"]}
+
+
+def test_every_node_has_the_same_file_byte_for_byte(formed: Bench) -> None:
+    nodes = Laboratory.load(formed.places).nodes()
+    assert len({node.cloud_config.read_bytes() for node in nodes}) == 1
+
+
+def test_a_killed_node_is_dead_and_boots_again_with_its_disk(formed: Bench) -> None:
+    before = {node["name"]: node for node in status(formed)["nodes"]}
+    assert formed.demo("kill", "n3").code == 0
+    assert states(formed) == {"n1": "up", "n2": "up", "n3": "down"}
+    refused = formed.demo("exec", "n3", "--", "true")
+    assert refused.code == 1
+    assert "MESH-8005" in refused.err
+    wait_until_all_see(formed, "n1", "n2")
+    assert formed.demo("start", "n3").code == 0
+    wait_until_all_see(formed, "n1", "n2", "n3")
+    after = {node["name"]: node for node in status(formed)["nodes"]}
+    assert after["n3"]["status"]["node"]["id"] == before["n3"]["status"]["node"]["id"]
+    formed.wait_until_complete(Laboratory.load(formed.places))
+
+
+def test_a_cut_separates_and_each_side_keeps_a_lan_until_heal(formed: Bench) -> None:
+    assert formed.demo("cut", "n2", "n3").code == 0
+    formed.wait_until(
+        "both sides to see only themselves",
+        lambda: sees(formed) == {"n1": {"n1"}, "n2": {"n2", "n3"}, "n3": {"n2", "n3"}},
+    )
+    assert formed.demo("heal").out == "n2 n3: back\n"
+    wait_until_all_see(formed, "n1", "n2", "n3")
+    formed.wait_until_complete(Laboratory.load(formed.places))
+
+
+def test_a_machine_added_later_becomes_a_worker_and_a_wiped_one_is_a_new_one(
+    formed: Bench,
+) -> None:
+    assert formed.demo("add").out == "n4 boots\n"
+    built = Laboratory.load(formed.places)
+    formed.wait_until_complete(built)
+    own = next(node for node in status(formed)["nodes"] if node["name"] == "n4")["status"]["node"]
+    assert own["role"] == "worker"
+
+    refused = formed.demo("wipe", "n4")
+    assert refused.code == 1
+    assert "MESH-8006" in refused.err
+    formed.demo("kill", "n4")
+    assert formed.demo("wipe", "n4").code == 0
+    assert [path for path in built.node("n4").disk.rglob("*") if path.is_file()] == []
+    formed.demo("start", "n4")
+    formed.wait_until("n4 to answer", lambda: states(formed)["n4"] == "up")
+    again = next(node for node in status(formed)["nodes"] if node["name"] == "n4")
+    assert again["status"]["node"]["id"] != own["id"]
+
+
+def test_the_audit_is_one_line(formed: Bench) -> None:
+    run = formed.demo("audit")
+    assert run.code == 0
+    assert len(run.out.splitlines()) == 1
+    assert run.out.startswith("generation 1  n")
+
+
+def test_down_leaves_nothing_and_says_so_the_second_time(bench: Bench) -> None:
+    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8")
+    assert bench.demo("up", "--nodes", "2").code == 0
+    assert removal.leftovers(bench.places) != ()
+    assert bench.demo("down").code == 0
+    assert removal.leftovers(bench.places) == ()
+    assert Path("/proc/self/mounts").read_text(encoding="utf-8") == mounts
+    again = bench.demo("down")
+    assert again.code == 0
+    assert "nothing to remove" in again.out
+    assert "MESH-8003" in bench.demo("status").err
+
+
+def test_what_a_crash_left_is_removed_by_the_next_up(bench: Bench) -> None:
+    built = bench.up(nodes=1)
+    bench.places.record.unlink()  # As if `up` had been killed before it wrote its record.
+    again = bench.up(nodes=2, boots=False)
+    assert again.known.names() == ("n1", "n2")
+    assert built.known.names() == ("n1",)
+
+
+def test_nat_is_refused_in_words(bench: Bench) -> None:
+    run = bench.demo("up", "--nat", "2")
+    assert run.code == 2
+    assert "MESH-8012" in run.err
