@@ -10,6 +10,7 @@ import json
 import platform
 import secrets
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from simulations.standin.tokens import Token, parse_token
 from simulations.standin.wire import Answer, Client, Unreachable
 
 HEARTBEAT_INTERVAL_S = 10.0
+_LEARN_INTERVAL_S = 5.0  # k3s watches the list of servers and learns at once.
 _RETRY_INTERVAL_S = 2.0
 _ASK_LIMIT_S = 5.0
 _NODES = "/api/v1/nodes"
@@ -105,14 +107,17 @@ class Agent:
             self._move_on()
             await asyncio.sleep(_RETRY_INTERVAL_S)
         note(f"node {self._facts.name} is registered")
+        report_at = time.monotonic()
         while True:
             # A new connection each time, so that a silent server is noticed and left.
-            kubelet = _Kubelet(self._layout, url)
-            if not await kubelet.reported(self._facts) or not await self._learned(supervisor):
+            served = await self._learned(supervisor)
+            if served and time.monotonic() >= report_at:
+                served = await _Kubelet(self._layout, url).reported(self._facts)
+                report_at = time.monotonic() + HEARTBEAT_INTERVAL_S
+            if not served:
                 self._move_on()
-                await asyncio.sleep(_RETRY_INTERVAL_S)
-                continue
-            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
+                report_at = time.monotonic()
+            await asyncio.sleep(_LEARN_INTERVAL_S if served else _RETRY_INTERVAL_S)
 
     async def _trusted(self, url: str) -> Supervisor:
         while True:
@@ -150,7 +155,7 @@ class Agent:
                 if answer.status == 200:
                     write(agent / "server-ca.crt", supervisor.ca)
                     end = b"-----END CERTIFICATE-----\n"
-                    certificate, _, key = answer.body.partition(end)
+                    certificate, _, key = answer.body.rpartition(end)
                     write(agent / "client-kubelet.key", key)
                     write(agent / "client-kubelet.crt", certificate + end)
                     return

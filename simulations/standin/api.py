@@ -57,16 +57,14 @@ NODE_PASSWORDS = "/standin/node-passwords/"
 class Api:
     """Answers requests; what is not up yet is None and answered as k3s does while starting."""
 
-    def __init__(
-        self, *, layout: Layout, passwords: Passwords, config: Mapping[str, str], gone: NodeGone
-    ) -> None:
+    def __init__(self, *, layout: Layout, passwords: Passwords, config: Mapping[str, str]) -> None:
         self._layout = layout
         self._passwords = passwords
         self._config = config
-        self._gone = gone
         self.routed = False
         self.etcd: Etcd | None = None
         self.objects: Objects | None = None
+        self.node_gone: NodeGone | None = None
 
     async def __call__(self, request: Request) -> Reply:
         try:
@@ -243,7 +241,8 @@ class Api:
         old = await self.objects.delete(kind, namespace, name)
         if kind is kube.NODE:
             await self.etcd.delete(NODE_PASSWORDS + name)
-            await self._gone(old)
+            if self.node_gone is not None:
+                await self.node_gone(old)
         details = {"name": name, "kind": kind.plural, "uid": old["metadata"]["uid"]}
         return _json(200, _status("Success") | {"details": details})
 

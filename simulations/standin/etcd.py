@@ -218,7 +218,8 @@ class EtcdProcess:
 
     async def ended(self) -> tuple[int, bool]:
         """Wait for its end; returns its exit code and whether it was removed from its cluster."""
-        await self._reading
+        # `wait` leaves the reader alone when this waiting is cancelled; `stop` still needs it.
+        await asyncio.wait([self._reading])
         return await self._child.wait(), self._removed
 
     async def stop(self) -> None:

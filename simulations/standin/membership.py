@@ -132,6 +132,7 @@ class Caretaker:
         self._etcd = etcd
         self._objects = objects
         self._silent = has_node
+        self._leaving: list[Fields] = []
         self._progress: dict[int, tuple[int, float]] = {}
 
     async def run(self, layout: Layout) -> None:
@@ -143,7 +144,21 @@ class Caretaker:
                 log("debug", f"Membership not looked after: {error}")
             await asyncio.sleep(PROMOTE_INTERVAL_S)
 
+    async def node_gone(self, node: Fields) -> None:
+        """Remove a deleted node's member, now or, while etcd refuses, at one of the next looks."""
+        self._leaving.append(node)
+        try:
+            await self._remove_leaving()
+        except EtcdError as error:
+            log("error", f"Failed to remove etcd member, will retry: {error}")
+
+    async def _remove_leaving(self) -> None:
+        for node in tuple(self._leaving):
+            await _remove_member_of(self._etcd, node)
+            self._leaving.remove(node)
+
     async def _look(self, layout: Layout) -> None:
+        await self._remove_leaving()
         status = await self._etcd.status()
         if status.leader_id == status.member_id:
             for member in await self._etcd.members():
@@ -196,7 +211,7 @@ class Caretaker:
         )
 
 
-async def remove_member_of(etcd: Etcd, node: Fields) -> None:
+async def _remove_member_of(etcd: Etcd, node: Fields) -> None:
     """Remove a deleted node's etcd member, found by the member name that the node carried."""
     annotations = node["metadata"].get("annotations", {})
     name = annotations.get(_NAME_ANNOTATION)

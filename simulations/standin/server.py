@@ -20,14 +20,13 @@ from simulations.standin.agent import Agent, node_facts
 from simulations.standin.api import APISERVERS, Api
 from simulations.standin.balancer import Balancer
 from simulations.standin.etcd import CLIENT_PORT, Etcd, EtcdError, EtcdProcess
-from simulations.standin.kube import Fields, Objects
+from simulations.standin.kube import Objects
 from simulations.standin.log import fatal, log, note
 from simulations.standin.manifests import apply_manifests
 from simulations.standin.membership import (
     Caretaker,
     Seat,
     join,
-    remove_member_of,
     take_seat,
 )
 from simulations.standin.options import VERSION, Options
@@ -67,11 +66,7 @@ async def run_server(options: Options) -> None:
     layout.manifests.mkdir(parents=True, exist_ok=True, mode=0o700)
     seat = take_seat(layout, options.node_name, facts.address)
     local = Etcd(layout, [f"https://127.0.0.1:{CLIENT_PORT}"])
-
-    async def node_gone(node: Fields) -> None:
-        await remove_member_of(local, node)
-
-    api = Api(layout=layout, passwords=start.passwords, config=options.critical, gone=node_gone)
+    api = Api(layout=layout, passwords=start.passwords, config=options.critical)
     async with (
         _listening(options, api),
         _etcd(options, seat, start.supervisor) as etcd,
@@ -222,6 +217,8 @@ async def _serve_cluster(options: Options, api: Api, seat: Seat, etcd: Etcd) -> 
     await _until_voting(etcd)
     objects = Objects(etcd)
     await objects.first_namespaces()
+    caretaker = Caretaker(seat, etcd, objects, has_node=not options.disable_agent)
+    api.node_gone = caretaker.node_gone
     api.objects = objects
     log("info", "k3s is up and running")
     note(f"{VERSION}: API ready on node {options.node_name}")
@@ -229,7 +226,6 @@ async def _serve_cluster(options: Options, api: Api, seat: Seat, etcd: Etcd) -> 
         group.create_task(_keep_leadership(etcd))
         group.create_task(_announce(etcd, seat, options.port))
         group.create_task(apply_manifests(objects, options.layout.manifests))
-        caretaker = Caretaker(seat, etcd, objects, has_node=not options.disable_agent)
         group.create_task(caretaker.run(options.layout))
         if not options.disable_agent:
             group.create_task(_run_own_agent(options))

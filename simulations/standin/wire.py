@@ -131,7 +131,9 @@ class Client:
         except ssl.SSLError as error:
             raise Unreachable(f"{where}: tls: {error.reason or error}") from error
         except OSError as error:
-            words = _ERRNO_WORDS.get(error.errno or 0, str(error))
+            if error.errno is None:
+                raise Unreachable(f"{where}: EOF") from error  # Closed in the TLS handshake.
+            words = _ERRNO_WORDS.get(error.errno, str(error))
             raise Unreachable(f"{where}: dial tcp {target.netloc}: connect: {words}") from error
 
     async def _exchange(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ class Cluster:
     def program(self, machine: Machine) -> Program:
         return self.programs[self.machines.index(machine)]
 
+    def worker_knows_all_servers(self) -> bool:
+        file = self.machines[3].data / "agent" / "etc" / "k3s-agent-load-balancer.json"
+        known = json.loads(file.read_text())["ServerAddresses"] if file.is_file() else []
+        return sorted(known) == [f"{server.address}:6443" for server in self.servers]
+
     def restart(self, machine: Machine) -> Program:
         """Start a server again as its service would, with its disk."""
         program = machine.start("server", "--token", "abc", "--agent-token", "agt", *QUICK)
@@ -43,7 +49,7 @@ def needs_namespaces() -> None:
     """Skip, saying why, where namespaces or etcd are missing."""
     if os.geteuid() != 0:
         pytest.skip("needs root to make network namespaces")
-    for tool in ("ip", "etcd", "setpriv"):
+    for tool in ("ip", "etcd", "setpriv", "nsenter"):
         if shutil.which(tool) is None:
             pytest.skip(f"needs the program {tool}")
 

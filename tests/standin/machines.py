@@ -97,7 +97,9 @@ class Machine:
         log = self.folder / f"{self._starts}.log"
         kubeconfig = ("--write-kubeconfig", str(self.folder / "k3s.yaml"))
         line = (
-            *("ip", "netns", "exec", self.namespace, *command, *arguments),
+            # Not `ip netns exec`: its own /sys has no cgroups, without which a real agent ends.
+            *("nsenter", f"--net=/run/netns/{self.namespace}", *self._private(command)),
+            *(*command, *arguments),
             *("--data-dir", str(self.data)),
             *(kubeconfig if arguments[0] == "server" else ()),
             *(() if "--node-name" in arguments else ("--node-name", self.name)),
@@ -121,12 +123,22 @@ class Machine:
         self.site.programs.append(program)
         return program
 
+    def _private(self, command: tuple[str, ...]) -> tuple[str, ...]:
+        """Give a real k3s an /etc/rancher of its own; the stand-in is told of one."""
+        if command == STANDIN:
+            return ()
+        own = self.folder / "etc"
+        own.mkdir(exist_ok=True)
+        script = 'mkdir -p /etc/rancher && mount --bind "$0" /etc/rancher && exec "$@"'
+        return ("unshare", "--mount", "sh", "-c", script, str(own))
+
     def ask(
         self,
         path: str,
         *,
         user: str = "",
         admin: bool = False,
+        certificate: Path | None = None,
         method: str = "GET",
         body: object = None,
         address: str = "",
@@ -144,6 +156,8 @@ class Machine:
             if admin:
                 folder = self.data / "server" / "tls"
                 tls.load_cert_chain(folder / "client-admin.crt", folder / "client-admin.key")
+            elif certificate is not None:
+                tls.load_cert_chain(certificate, certificate.with_suffix(".key"))
             with in_namespace(f"{self.site.prefix}-br"):
                 plain = socket.create_connection((address or self.address, 6443), timeout_s)
             connection.sock = tls.wrap_socket(plain)
@@ -158,7 +172,7 @@ class Machine:
 
     def nodes(self) -> dict[str, dict[str, str]]:
         """Return {node name: {condition: status}}."""
-        items = self.ask("/api/v1/nodes", admin=True).json()["items"]
+        items = self._got("/api/v1/nodes")["items"]
         return {
             node["metadata"]["name"]: {c["type"]: c["status"] for c in node["status"]["conditions"]}
             for node in items
@@ -173,8 +187,13 @@ class Machine:
 
     def uid(self) -> str:
         """Return the uid of namespace kube-system: what tells clusters apart."""
-        answer = self.ask("/api/v1/namespaces/kube-system", admin=True)
-        return str(answer.json()["metadata"]["uid"])
+        return str(self._got("/api/v1/namespaces/kube-system")["metadata"]["uid"])
+
+    def _got(self, path: str) -> Any:
+        answer = self.ask(path, admin=True)
+        if answer.status != 200:
+            raise NoAnswer(answer.text)
+        return answer.json()
 
     def ready(self) -> bool:
         return self.ask("/readyz", admin=True, timeout_s=2).status == 200
