@@ -218,7 +218,7 @@ class Laboratory:
     def _boot(self, node: NodePlaces) -> None:
         network.power_on(node)
         environment = node_environment(node, self.known.environment)
-        command = (sys.executable, "-m", "meshd", "daemon", "--config", str(node.cloud_config))
+        command = (sys.executable, "-m", "meshd.cli", "daemon", "--config", str(node.cloud_config))
         pid = Zygote(self.places).boot(
             Boot(
                 name=node.name,

@@ -15,25 +15,36 @@ from simulations.lab import kernel, network
 from simulations.lab.places import DISKS, MADE, NAMESPACES, ROOT, Places
 from simulations.lab.zygote import Zygote
 
+GUARD = ".meshd-laboratory"
+
 
 def note_surroundings() -> None:
     """Make the folders that nodes mount on; list what of the surroundings is made, not found."""
     made = MADE.read_text(encoding="utf-8").splitlines() if MADE.exists() else []
     for folder in DISKS:
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            made.append(f"folder {folder}")
-    if not os.path.ismount(NAMESPACES) and not made_mount(made):
+        found = folder.exists()
+        guard = folder / GUARD
+        if not guard.exists():
+            _make_guarded(folder, guard)
+            made += [f"file {guard}"] + ([] if found else [f"folder {folder}"])
+    if not os.path.ismount(NAMESPACES) and f"mount {NAMESPACES}" not in made:
         # `ip netns add` makes both when it is first used on a machine.
-        made += [f"mount {NAMESPACES}"]
-        made += [] if NAMESPACES.exists() else [f"folder {NAMESPACES}"]
-    if made:
-        MADE.write_text("\n".join(made) + "\n", encoding="utf-8")
+        made += [f"mount {NAMESPACES}"] + ([] if NAMESPACES.exists() else [f"folder {NAMESPACES}"])
+    MADE.write_text("".join(f"{line}\n" for line in made), encoding="utf-8")
 
 
-def made_mount(made: list[str]) -> bool:
-    """Whether the list has the mount of the namespaces' folder."""
-    return f"mount {NAMESPACES}" in made
+def _make_guarded(folder: Path, guard: Path) -> None:
+    """Make a folder that nobody removes for being empty: that would undo the mounts of all nodes.
+
+    (rmdir(2) takes what is mounted there in other mount namespaces along.)
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            guard.write_text("meshd's laboratory mounts here; goes with it\n", encoding="utf-8")
+        except FileNotFoundError:
+            continue  # Somebody removed it just now.
+        return
 
 
 def exists(places: Places) -> bool:
@@ -106,14 +117,16 @@ def _processes(places: Places) -> list[int]:
 
 
 def _remove_surroundings() -> None:
+    """Undo what is listed, in the order of its making, as far as nobody else uses it."""
     made = MADE.read_text(encoding="utf-8").splitlines() if MADE.exists() else []
-    if made_mount(made) and NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
-        while os.path.ismount(NAMESPACES):
-            kernel.unmount(NAMESPACES)
     for line in made:
         kind, _, name = line.partition(" ")
-        if kind == "folder" and Path(name).is_dir() and not any(Path(name).iterdir()):
-            if os.path.ismount(name):
-                continue  # Other namespaces are in use.
-            Path(name).rmdir()
+        path = Path(name)
+        if kind == "file":
+            path.unlink(missing_ok=True)
+        elif path.is_dir() and not any(path.iterdir()):
+            while kind == "mount" and os.path.ismount(path):
+                kernel.unmount(path)
+            if kind == "folder" and not os.path.ismount(path):
+                path.rmdir()
     MADE.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from meshd.errors import MeshdError
 from simulations.lab import glance, laboratory, removal, tour
 from simulations.lab.laboratory import Laboratory, Wanted
 from simulations.lab.places import Places
@@ -96,13 +97,15 @@ class Bench:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item,
+    item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the logs of a failing test's nodes into its report, before they are removed."""
     report = yield
     bench = getattr(item, "funcargs", {}).get("bench")
     if report.when == "call" and report.failed and isinstance(bench, Bench):
-        report.sections.append(("laboratory", bench.logs()))
+        error = call.excinfo.value if call.excinfo is not None else None
+        said = error.render() if isinstance(error, MeshdError) else ""
+        report.sections.append(("laboratory", f"{said}\n{bench.logs()}"))
     return report
 
 
