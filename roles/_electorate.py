@@ -17,7 +17,7 @@ from roles._types import Bounds, Candidate
 HaltReason = Literal["too-many-voters", "settings-mismatch", "equivocation", "lost-memory"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Halt:
     """Why this node does not vote, with its stable code and what would mend it."""
 
@@ -153,10 +153,10 @@ def _equivocated(me: NodeId, faulty: Collection[NodeId]) -> Halt | None:
     if me not in faulty:
         return None
     return Halt(
-        "equivocation",
-        "MESH-4006",
-        "this node's identity signed two values for one ballot: its key is in use twice",
-        "stop the other machine with this disk or key, then give both new identities",
+        reason="equivocation",
+        code="MESH-4006",
+        message="this node's identity signed two values for one ballot: its key is in use twice",
+        fix="stop the other machine with this disk or key, then give both new identities",
     )
 
 
@@ -171,11 +171,11 @@ def _outnumbered(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
         return None
     others = [candidate.shown for candidate in rivals[0]]
     return Halt(
-        "settings-mismatch",
-        "MESH-4002",
-        f"this node is set up for {_in_words(bounds)}; {', '.join(others)} for "
+        reason="settings-mismatch",
+        code="MESH-4002",
+        message=f"this node is set up for {_in_words(bounds)}; {', '.join(others)} for "
         f"{_in_words(rivals[0][0].bounds)}: they never vote together",
-        "give all machines the same token and the same p2p.auto.ha and p2p.meshd.nodes_max",
+        fix="give all machines the same token and the same p2p.auto.ha and p2p.meshd.nodes_max",
     )
 
 
@@ -185,11 +185,11 @@ def _too_many(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
         return None
     names = ", ".join(sorted(group[0].shown for group in found))
     return Halt(
-        "too-many-voters",
-        "MESH-4001",
-        f"{len(found)} machines may vote ({names}), and a quorum of {bounds.quorum} is safe among "
-        f"{2 * bounds.quorum - 1} at most",
-        f"make a token for more machines (meshd token new --nodes {len(found)}), or give "
+        reason="too-many-voters",
+        code="MESH-4001",
+        message=f"{len(found)} machines may vote ({names}), and a quorum of {bounds.quorum} is "
+        f"safe among {2 * bounds.quorum - 1} at most",
+        fix=f"make a token for more machines (meshd token new --nodes {len(found)}), or give "
         "the additional ones a join token or p2p.role: worker",
     )
 
@@ -199,11 +199,12 @@ def _lost_memory(twins: Sequence[Candidate]) -> Halt | None:
         return None
     names = ", ".join(f"{twin.shown} {twin.node[-8:]}" for twin in twins)
     return Halt(
-        "lost-memory",
-        "MESH-4004",
-        f"this machine was known before as {names}, and may have voted; it no longer knows how",
-        "nothing is needed if enough others vote; otherwise put its old disk back, or start all "
-        "machines afresh with a new token",
+        reason="lost-memory",
+        code="MESH-4004",
+        message=f"this machine was known before as {names}, and may have voted; it no longer "
+        "knows how",
+        fix="nothing is needed if enough others vote; otherwise put its old disk back, or start "
+        "all machines afresh with a new token",
     )
 
 
@@ -213,10 +214,10 @@ def _odd_settings(me: NodeId, same: Sequence[Candidate], settings: str | None) -
         return None
     agree = ", ".join(c.shown for c in same if c.settings_hash == settings)
     return Halt(
-        "settings-mismatch",
-        "MESH-4003",
-        f"this node's cluster-critical k3s settings ({myself.settings_hash[:8]}) differ from those "
-        f"of {agree} ({settings[:8]})",
-        "make k3s.args equal on all machines that may become servers (compare with "
+        reason="settings-mismatch",
+        code="MESH-4003",
+        message=f"this node's cluster-critical k3s settings ({myself.settings_hash[:8]}) differ "
+        f"from those of {agree} ({settings[:8]})",
+        fix="make k3s.args equal on all machines that may become servers (compare with "
         "`meshd config show` there)",
     )

@@ -7,11 +7,25 @@ from dataclasses import dataclass, field
 from random import Random
 
 from ledger import Instant, NodeId
-from roles import Bounds, Candidate, Effect, Genesis, Publish, Record, Reject, SendTo
-from roles._messages import Nack, Promise, read_frame
+from roles import (
+    Bounds,
+    Candidate,
+    ClusterPlan,
+    Effect,
+    Genesis,
+    GenesisState,
+    Publish,
+    Record,
+    Reject,
+    Seat,
+    SendTo,
+)
+from roles._messages import Accept, Ballot, Nack, Prepare, Promise, hash_of, read_frame, seal
 from roles._messages import Record as DecidedFrame
 from roles._records import read_record
 from tests.roles.world import NETWORK, candidate_of, signer_of
+
+THREE = Bounds.bounded(control_plane=1, nodes_max=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +160,78 @@ def frame_in_words(frame: bytes) -> str:
         extra = f", {message.open_slot} is open here" if promised is None else ""
         extra += f", promised {promised.round}.n{number_of(promised.node)}" if promised else ""
     return f"{type(message).__name__} {message.slot} {ballot}{extra}"
+
+
+# What several tests do.
+
+
+def states(table: Table) -> dict[int, GenesisState]:
+    return {number: machine.state for number, machine in table.machines.items()}
+
+
+def claimed(bounds: Bounds = THREE, size: int = 3) -> Table:
+    """Return a table at which CLAIM and STARTED are decided."""
+    table = Table(bounds)
+    table.seat(*range(1, size + 1))
+    table.look_around()
+    if not table.posted:
+        table.wait(1.6)
+    table.settle()
+    return table
+
+
+def phase_of(table: Table, number: int) -> str:
+    return table.machines[number].state.phase
+
+
+def plan_of(number: int, bounds: Bounds = THREE) -> ClusterPlan:
+    """Return a plan with that node alone, as a test's own proposer makes it."""
+    plan = claimed(bounds).machines[1].state.plan
+    assert plan is not None
+    candidate = candidate_of(number, bounds)
+    seat = Seat(node=candidate.node, node_name=candidate.node_name, node_ip=candidate.node_ip)
+    return ClusterPlan(
+        cluster_id=f"{number:032x}",
+        generation=1,
+        initialiser=candidate.node,
+        seats=(seat,),
+        network="lan",
+        settings_hash=candidate.settings_hash,
+        ca_hash=candidate.ca_hash,
+        token_commitment=candidate.token_commitment,
+        vip=None,
+    )
+
+
+def prepare(number: int, round_: int, bounds: Bounds = THREE, network_id: str = NETWORK) -> bytes:
+    signer = signer_of(number)
+    message = Prepare(
+        network_id=network_id,
+        limits=bounds.limits,
+        generation=1,
+        slot="claim",
+        ballot=Ballot(round_, signer.node_id),
+        sender=signer.node_id,
+    )
+    return seal(message, signer).frame
+
+
+def accept(number: int, round_: int, value: bytes) -> bytes:
+    signer = signer_of(number)
+    message = Accept(
+        network_id=NETWORK,
+        limits=THREE.limits,
+        generation=1,
+        slot="claim",
+        ballot=Ballot(round_, signer.node_id),
+        sender=signer.node_id,
+        value_hash=hash_of(value),
+    )
+    return seal(message, signer, value).frame
+
+
+def give(table: Table, sender: int, to: int, frame: bytes) -> None:
+    """Hand a frame over, as if the sender had sent it."""
+    machine = table.machines[to]
+    sender_id = signer_of(sender).node_id
+    table.perform(to, machine.receive(sender_id, frame, Instant(table.now)))
