@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -30,6 +30,12 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make network namespaces"),
 ]
 STEP_S = 120
+# k3s writes there whatever it is told: a link to its kubeconfig, and the node's password.
+ETC_RANCHER = Path("/etc/rancher")
+PRIVATE_ETC = (
+    "unshare", "-m", "sh", "-c",
+    f'mount --make-rprivate / && mount -t tmpfs none {ETC_RANCHER} && exec "$@"', "sh",
+)  # fmt: skip
 
 
 @dataclass
@@ -77,12 +83,12 @@ class Node:
     secrets_dir: Path
     said: K3sObserved = K3sObserved(state="absent")  # noqa: RUF009 - frozen.
     order: ClusterOrder | None = None
-    process: trio.Process = field(init=False)
+    process: trio.Process | None = None
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Start it; its observations arrive in `said`."""
         assert K3S is not None
-        inside = ["ip", "netns", "exec", self.network.namespace(self.node)]
+        inside = ["ip", "netns", "exec", self.network.namespace(self.node), *PRIVATE_ETC]
         program = [sys.executable, "-m", "tests.cluster.real_node"]
         arguments = [str(self.folder), self.node, str(self.secrets_dir)]
         environment = dict(os.environ) | {"HOME": str(self.folder), "MESHD_K3S_BIN": K3S}
@@ -92,22 +98,35 @@ class Node:
             stdout=subprocess.PIPE,
             env=environment,
         )
-        nursery.start_soon(self._listen)
+        assert self.process.stdout is not None
+        nursery.start_soon(self._listen, self.process.stdout)
         if self.order is not None:
             await self.obey(self.order)
 
+    async def kill(self) -> None:
+        """End the daemon as a power cut would, with nothing of it left."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.kill()
+        await process.wait()
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            await stream.aclose()
+
     async def obey(self, order: ClusterOrder) -> None:
         self.order = order
+        assert self.process is not None
         assert self.process.stdin is not None
         await self.process.stdin.send_all(msgspec.json.encode(order) + b"\n")
 
-    async def _listen(self) -> None:
-        assert self.process.stdout is not None
+    async def _listen(self, stream: trio.abc.ReceiveStream) -> None:
         pending = b""
-        async for chunk in self.process.stdout:
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                self.said = msgspec.json.decode(line, type=K3sObserved)
+        with suppress(trio.ClosedResourceError):
+            async for chunk in stream:
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    self.said = msgspec.json.decode(line, type=K3sObserved)
 
     async def until(self, condition: Callable[[K3sObserved], object]) -> None:
         with trio.move_on_after(STEP_S):
@@ -125,16 +144,24 @@ class Node:
 @asynccontextmanager
 async def two_nodes(folder: Path) -> AsyncIterator[tuple[Node, Node, trio.Nursery]]:
     network = Network(tag=f"mt{os.getpid()}")
+    made = not ETC_RANCHER.exists()
+    ETC_RANCHER.mkdir(exist_ok=True)
     network.up()
     try:
         async with trio.open_nursery() as nursery:
             one, two = (
                 Node(node, folder / NAMES[node], network, folder / "secrets") for node in (N1, N2)
             )
-            yield one, two, nursery
-            nursery.cancel_scope.cancel()
+            try:
+                yield one, two, nursery
+            finally:
+                with trio.CancelScope(shield=True):
+                    await one.kill()
+                    await two.kill()
     finally:
         network.down()
+        if made:
+            ETC_RANCHER.rmdir()
 
 
 def planned(secrets: CandidateSecrets) -> ClusterPlan:
@@ -181,8 +208,7 @@ async def test_two_servers_form_outlive_their_daemons_and_k3s_comes_back(tmp_pat
         assert "cluster-init" not in drop_in
 
         before = one.k3s
-        one.process.kill()
-        await one.process.wait()
+        await one.kill()
         one.said = K3sObserved(state="absent")
         await one.start(nursery)
         await one.until(lambda said: said.state == "ready")
