@@ -67,14 +67,6 @@ class Door:
         self._arrive.send_nowait((str(protocol), stream))
         return True
 
-    async def expect(self, *protocols: str) -> dict[str, NetStream]:
-        """Wait until a stream of each of `protocols` came in."""
-        streams: dict[str, NetStream] = {}
-        while len(streams) < len(protocols):
-            protocol, stream = await self.arrivals.receive()
-            streams[protocol] = stream
-        return streams
-
 
 class Connection(trio.abc.AsyncResource):
     """A connection that Noise authenticated: `peer` has the key of its name.
@@ -99,6 +91,27 @@ class Connection(trio.abc.AsyncResource):
         )
         return stream
 
+    async def expect(self, *protocols: str) -> dict[str, NetStream]:
+        """Wait until the other end opened a stream of each of `protocols`.
+
+        Raises:
+            EOFError: the connection ended first.
+        """
+        streams: dict[str, NetStream] = {}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_when_closed, nursery.cancel_scope)
+            while len(streams) < len(protocols):
+                protocol, stream = await self.door.arrivals.receive()
+                streams[protocol] = stream
+            nursery.cancel_scope.cancel()
+        if len(streams) < len(protocols):
+            raise EOFError
+        return streams
+
+    async def _cancel_when_closed(self, scope: trio.CancelScope) -> None:
+        await self.wait_closed()
+        scope.cancel()
+
     async def aclose(self) -> None:
         """Close it at once; what was written before still goes out. libp2p tidies up after."""
         if self._socket is not None:
@@ -107,7 +120,7 @@ class Connection(trio.abc.AsyncResource):
             await self._conn.close()
 
     async def wait_closed(self) -> None:
-        """Wait until libp2p has forgotten it."""
+        """Wait until libp2p saw it end."""
         await self._conn.event_closed.wait()
 
 
@@ -134,7 +147,7 @@ def new_quiet_swarm(seed: bytes) -> Swarm:
         retry_config=RetryConfig(max_retries=0),
     )
     swarm.auto_connector = patches.QuietAutoConnector(swarm)
-    # B11: its rules count the whole machine's memory, which on a busy k3s node is always full.
+    # B11: its rules know the whole machine's memory, which on a busy k3s node is always full.
     swarm.set_resource_manager(None)
     return swarm
 

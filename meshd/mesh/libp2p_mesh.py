@@ -223,13 +223,13 @@ class LibP2PMesh:
     async def _check_token(self, connection: Connection) -> dict[Channel, ByteStream]:
         if self._links.banned(connection.peer):
             raise TokenRefused("it broke the protocol too often")
-        stream = (await connection.door.expect(TOKEN_PROTOCOL))[TOKEN_PROTOCOL]
+        stream = (await connection.expect(TOKEN_PROTOCOL))[TOKEN_PROTOCOL]
         answer = await check_as_listener(
             stream, own=self.node_id, peer=connection.peer, keys=self._keys
         )
         connection.door.open(*CHANNEL_OF_PROTOCOL)
         await stream.write(answer)
-        streams = await connection.door.expect(*CHANNEL_OF_PROTOCOL)
+        streams = await connection.expect(*CHANNEL_OF_PROTOCOL)
         return {CHANNEL_OF_PROTOCOL[name]: stream for name, stream in streams.items()}
 
     # Going out.

@@ -170,7 +170,7 @@ class Link:
             if kind == Kind.FRAME:
                 await self._hand_over(Received(self.peer, lane.channel, body), events)
             elif kind == Kind.HEARTBEAT and lane.channel is Channel.LEDGER:
-                self._take_heartbeat(body, now)
+                await self._take_heartbeat(body, now, events)
             elif kind == Kind.FAREWELL:
                 return self._take_farewell(body)
             delay = self._quota.delay(len(body), now) + self.pause_s
@@ -184,7 +184,7 @@ class Link:
         finally:
             self._blocked -= 1
 
-    def _take_heartbeat(self, body: bytes, now: float) -> None:
+    async def _take_heartbeat(self, body: bytes, now: float, events: EventSink) -> None:
         try:
             heartbeat = Heartbeat.decode(body)
         except BadFrame as error:
@@ -192,6 +192,7 @@ class Link:
             return
         if self.watch.take(heartbeat, now):
             self._send_heartbeat(now)
+        await self._tell_news(now, events)
 
     def _take_farewell(self, body: bytes) -> None:
         if body[:1] == bytes([Farewell.LEAVING]):
@@ -206,6 +207,10 @@ class Link:
         lane.queue.append_first(self.watch.next_heartbeat(now).encode())
         lane.bell.set()
 
+    async def _tell_news(self, now: float, events: EventSink) -> None:
+        if (news := self.watch.observe(now)) is not None:
+            await events.send(LinkObserved(self.peer, *news))
+
     async def _keep_watch(self, events: EventSink) -> None:
         while True:
             now = trio.current_time()
@@ -214,8 +219,7 @@ class Link:
             if self.watch.silent(now):
                 self.fell_silent = True
                 return self.end(f"nothing heard for {LOST_AFTER_S:.0f} s")
-            if (news := self.watch.observe(now)) is not None:
-                await events.send(LinkObserved(self.peer, *news))
+            await self._tell_news(now, events)
             wake_at = max(self.watch.deadline(), trio.current_time())
             await trio.sleep_until(wake_at)
             # This loop woke late, or the core was slow: then the silence is this node's own.

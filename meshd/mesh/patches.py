@@ -8,7 +8,8 @@ B3  A peer that falls silent is never noticed. Answer: `sockets.tune`, and `hear
 B4  One address a peer, 250 ms at least, nothing for 60 s after a failure. Answer: `dialer.dial`.
 B5  Plaintext is accepted unless told otherwise. Answer: `host.new_quiet_swarm` names Noise alone.
 B10 SO_REUSEPORT hides that a port is taken. Answer: `sockets.open_listeners`.
-B11 No connection while the machine's memory is 90 % full.
+B11 Its resource manager has a rule against connections while the machine's memory is 90 % full
+    (which 0.8.1 sets up but does not consult), and limits of its own.
     Answer: `host.new_quiet_swarm` has no resource manager; the limits are in `admission`.
 B12 It dials every peer it ever heard of, each 30 s. Answer: `QuietAutoConnector`.
 B14 A window update frame for each read and a ping each 30 s double the idle traffic.
@@ -46,7 +47,7 @@ from meshd.mesh._libp2p import (
 
 RELEASE = "0.8.1"
 
-_STOCK_WINDOW_UPDATE = YamuxStream._auto_tune_and_send_window_update  # noqa: SLF001
+STOCK_WINDOW_UPDATE = YamuxStream._auto_tune_and_send_window_update  # noqa: SLF001
 RELIED_ON: Mapping[str, tuple[Callable[..., object], str]] = MappingProxyType(
     {
         "Swarm.add_conn": (Swarm.add_conn, "d469d71b3ed1f4df"),
@@ -67,7 +68,7 @@ RELIED_ON: Mapping[str, tuple[Callable[..., object], str]] = MappingProxyType(
         ),
         "TrioTCPStream.get_remote_address": (TrioTCPStream.get_remote_address, "2238d30600e5c1e0"),
         "Yamux._measure_rtt_loop": (Yamux._measure_rtt_loop, "86222ce6e35836fd"),  # noqa: SLF001
-        "YamuxStream._auto_tune_and_send_window_update": (_STOCK_WINDOW_UPDATE, "6ebcbd822fe7f996"),
+        "YamuxStream._auto_tune_and_send_window_update": (STOCK_WINDOW_UPDATE, "6ebcbd822fe7f996"),
     }
 )
 """Functions and the start of their sources' SHA-256."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -127,13 +128,17 @@ def port_holder(port: int) -> str | None:
     if not inodes:
         return None
     for folder in sorted(Path("/proc").glob("[0-9]*")):
-        try:
-            links = {str(entry.readlink()) for entry in (folder / "fd").iterdir()}
-            if not inodes.isdisjoint(links):
+        if not inodes.isdisjoint(_open_files(folder)):
+            with suppress(OSError):
                 return f"process {folder.name} ({(folder / 'comm').read_text().strip()})"
-        except OSError:
-            continue  # Gone meanwhile, or another user's.
     return None
+
+
+def _open_files(folder: Path) -> Iterator[str]:
+    with suppress(OSError):  # The process is gone, or another user's.
+        for entry in (folder / "fd").iterdir():
+            with suppress(OSError):  # This file was closed meanwhile.
+                yield str(entry.readlink())
 
 
 def _listening_inodes(port: int) -> list[str]:
