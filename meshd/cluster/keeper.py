@@ -97,7 +97,7 @@ class K3sCluster:
             if vip is not None
             else None
         )
-        self._version = ""
+        self._version: tuple[str, str] | None = None
         self._said = _ABSENT
         self._changed_at = 0.0
         self._looks = 0
@@ -273,18 +273,25 @@ class K3sCluster:
             _LOG.error("vip_not_removed", address=address, why=why, error=str(error))
 
     async def _version_of_k3s(self) -> str:
-        """Return what the binary says it is, asked once; a stand-in says so here."""
+        """Return what the binary says it is, asked once per binary; a stand-in says so here."""
         binary = find_binary(self._paths, os.environ)
-        if binary is None or self._version:
-            return self._version
-        with trio.move_on_after(VERSION_TIMEOUT_S):
-            try:
-                done = await trio.run_process(
-                    [str(binary), "--version"], capture_stdout=True, capture_stderr=True
-                )
-            except (OSError, subprocess.CalledProcessError) as error:
-                _LOG.warning("k3s_version_unknown", error=str(error))
-                return ""
+        if binary is None or not binary.exists():
+            return ""
+        file = f"{binary} {binary.stat().st_mtime_ns}"
+        if self._version is None or self._version[0] != file:
+            self._version = file, await _ask_version(binary)
+        return self._version[1]
+
+
+async def _ask_version(binary: Path) -> str:
+    with trio.move_on_after(VERSION_TIMEOUT_S):
+        try:
+            done = await trio.run_process(
+                [str(binary), "--version"], capture_stdout=True, capture_stderr=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            _LOG.warning("k3s_version_unknown", error=str(error))
+        else:
             first = done.stdout.decode(errors="replace").partition("\n")[0]
-            self._version = first.removeprefix("k3s version ").strip()
-        return self._version
+            return first.removeprefix("k3s version ").strip()
+    return ""

@@ -30,12 +30,11 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make network namespaces"),
 ]
 STEP_S = 120
-# k3s writes there whatever it is told: a link to its kubeconfig, and the node's password.
-ETC_RANCHER = Path("/etc/rancher")
-PRIVATE_ETC = (
-    "unshare", "-m", "sh", "-c",
-    f'mount --make-rprivate / && mount -t tmpfs none {ETC_RANCHER} && exec "$@"', "sh",
-)  # fmt: skip
+# k3s writes to /etc/rancher whatever it is told: here to a layer of the node's own over /etc.
+PRIVATE_ETC = """
+mount --make-rprivate / && mkdir -p "$0/upper" "$0/work" &&
+mount -t overlay -o "lowerdir=/etc,upperdir=$0/upper,workdir=$0/work" overlay /etc && exec "$@"
+"""
 
 
 @dataclass
@@ -88,7 +87,8 @@ class Node:
     async def start(self, nursery: trio.Nursery) -> None:
         """Start it; its observations arrive in `said`."""
         assert K3S is not None
-        inside = ["ip", "netns", "exec", self.network.namespace(self.node), *PRIVATE_ETC]
+        inside = ["ip", "netns", "exec", self.network.namespace(self.node)]
+        inside += ["unshare", "-m", "sh", "-c", PRIVATE_ETC, str(self.folder / "etc-layer")]
         program = [sys.executable, "-m", "tests.cluster.real_node"]
         arguments = [str(self.folder), self.node, str(self.secrets_dir)]
         environment = dict(os.environ) | {"HOME": str(self.folder), "MESHD_K3S_BIN": K3S}
@@ -144,8 +144,6 @@ class Node:
 @asynccontextmanager
 async def two_nodes(folder: Path) -> AsyncIterator[tuple[Node, Node, trio.Nursery]]:
     network = Network(tag=f"mt{os.getpid()}")
-    made = not ETC_RANCHER.exists()
-    ETC_RANCHER.mkdir(exist_ok=True)
     network.up()
     try:
         async with trio.open_nursery() as nursery:
@@ -160,8 +158,6 @@ async def two_nodes(folder: Path) -> AsyncIterator[tuple[Node, Node, trio.Nurser
                     await two.kill()
     finally:
         network.down()
-        if made:
-            ETC_RANCHER.rmdir()
 
 
 def planned(secrets: CandidateSecrets) -> ClusterPlan:
