@@ -12,6 +12,7 @@ from typing import Literal
 
 from ledger import NodeId
 from roles._election import Refusal, largest_settings_group
+from roles._messages import VOTES_MAX
 from roles._types import Bounds, Candidate
 
 HaltReason = Literal["too-many-voters", "settings-mismatch", "equivocation", "lost-memory"]
@@ -64,6 +65,7 @@ def electorate(
     settings = largest_settings_group(same) if settings_matter else None
     halts = (
         _equivocated(me, proven_faulty),
+        _too_large(bounds),
         _outnumbered(willing, bounds),
         _too_many(willing, bounds),
         None if has_voted else _lost_memory(twins.get(me, [])),
@@ -157,6 +159,18 @@ def _equivocated(me: NodeId, faulty: Collection[NodeId]) -> Halt | None:
         code="MESH-4006",
         message="this node's identity signed two values for one ballot: its key is in use twice",
         fix="stop the other machine with this disk or key, then give both new identities",
+    )
+
+
+def _too_large(bounds: Bounds) -> Halt | None:
+    if bounds.quorum <= VOTES_MAX:
+        return None
+    return Halt(
+        reason="settings-mismatch",
+        code="MESH-4008",
+        message=f"a decision of {bounds.quorum} voters does not fit into a ledger entry",
+        fix=f"make a token for {2 * VOTES_MAX - 1} machines at most, and give the others a join "
+        "token or p2p.role: worker",
     )
 
 

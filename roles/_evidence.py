@@ -21,6 +21,7 @@ class Evidence:
         self.joined: tuple[str, ...] = ()  # Node names of plan members that vote in etcd.
         self.done: Done | None = None  # What this node would propose.
         self.due = Instant(math.inf)  # When it would.
+        self._reading: tuple[tuple[str, ...], str | None] = ((), None)
 
     def observe(
         self,
@@ -29,11 +30,17 @@ class Evidence:
         kube_system_uid: str | None,
         now: Instant,
     ) -> None:
-        """Take a new reading; it replaces the one before.
+        """Take a new reading; it replaces the one before."""
+        self._reading = (tuple(voters), kube_system_uid)
+        self.weigh(plan, now)
+
+    def weigh(self, plan: ClusterPlan | None, now: Instant) -> None:
+        """Find out whether the last reading is enough for DONE under this plan.
 
         DONE is proposed by the initialiser, or by a joined member that sees itself and the
         initialiser vote, and only once `done_voters_min` members do.
         """
+        voters, kube_system_uid = self._reading
         seats = plan.seats if plan is not None else ()
         self.joined = tuple(seat.node_name for seat in seats if seat.node_name in voters)
         place = next((p for p, seat in enumerate(seats) if seat.node == self._me), None)

@@ -311,6 +311,7 @@ class Genesis:
         effects = self._log.learn(decision, Instant(publish_at))
         if effects:
             self._recount(now)
+            self._evidence.weigh(self._log.plan, now)
         attempt = self._proposer.attempt
         if attempt is not None and attempt.slot == decision.slot:
             self._proposer.stop()

@@ -11,19 +11,21 @@ from dataclasses import dataclass, field
 
 from ledger import NodeId
 from roles._messages import (
+    Accept,
     Accepted,
     Authentic,
     BadMessage,
     Ballot,
     Intent,
     Message,
+    Nack,
     Prepare,
     Promise,
     Record,
     read_frame,
 )
 from roles._records import Decision, decode_value, read_record
-from roles._state import SLOTS, Slot
+from roles._state import Slot
 from roles._witness import Proof, read_proof
 
 Row = tuple[str, bytes]
@@ -56,7 +58,9 @@ class Memory:
 
 def row_of(sealed: Authentic) -> Row:
     """Return the journal row that keeps one's own signed message."""
-    return row_key(sealed.message), sealed.frame
+    key = row_key(sealed.message)
+    assert key is not None
+    return key, sealed.frame
 
 
 def row_of_decision(decision: Decision) -> Row:
@@ -69,8 +73,8 @@ def row_of_proof(proof: Proof) -> Row:
     return f"proof/{proof.culprit}", proof.encode()
 
 
-def row_key(message: Message) -> str:
-    """Return the key under which the journal keeps this kind of message."""
+def row_key(message: Message) -> str | None:
+    """Return the key under which the journal keeps this kind of message; None if it does not."""
     at = f"{message.generation}/{message.slot}"
     match message:
         case Promise():
@@ -81,8 +85,8 @@ def row_key(message: Message) -> str:
             return f"ballot/{message.generation}"
         case Intent():
             return f"intent/{message.generation}"
-        case _:
-            raise AssertionError(f"{type(message).__name__} is no memory")
+        case Accept() | Nack():
+            return None
 
 
 def read_journal(journal: Iterable[Row], *, me: NodeId, network_id: str, generation: int) -> Memory:
@@ -139,6 +143,5 @@ def _remember(memory: Memory, found: Authentic) -> None:
             memory.own_round = message.ballot.round
         case Intent():
             memory.intent = message.value_hash
-        case _:
-            raise BadMessage("no message that is kept")
-    assert message.slot in SLOTS
+        case Accept() | Nack():
+            raise AssertionError(f"{row_key(message)} is the key of no row")

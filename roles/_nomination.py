@@ -13,7 +13,7 @@ from random import Random
 from typing import Literal
 
 from ledger import Instant, NodeId
-from roles._election import NotYet, Ranking, elect, rank
+from roles._election import NotYet, elect, rank
 from roles._electorate import machines
 from roles._types import Bounds, Candidate, ClusterPlan
 
@@ -53,7 +53,9 @@ class Nomination:
         self._here: tuple[Candidate, ...] = ()
         self._settled_from: Instant | None = None
         self._enough_from: Instant | None = None
-        self._ranking = Ranking(eligible=(), refused=())
+        self._place: int | None = None  # This node's rank among those who may hold a seat.
+        self.plan: ClusterPlan | NotYet = NotYet("no candidate is known")
+        """What this node would propose, cluster id left at zero, or what it lacks."""
 
     @property
     def here(self) -> tuple[Candidate, ...]:
@@ -86,44 +88,36 @@ class Nomination:
             self._enough_from = None
         elif self._enough_from is None:
             self._enough_from = now
-        self._ranking = rank(self._here, control_plane=self._bounds.control_plane)
-
-    def turn(self) -> Instant | None:
-        """Return when this node may propose a CLAIM, or None as long as it must not."""
-        place = self._place()
-        if place is None or not self.enough or isinstance(self.plan(), NotYet):
-            return None
-        assert self._settled_from is not None
-        assert self._enough_from is not None
-        complete = len(machines(self._here)) >= self._bounds.nodes_max
-        settled = self._settled_from + (0.0 if complete else SETTLE_S)
-        latest = self._enough_from + SETTLE_MAX_S
-        return Instant(min(settled, latest) + place * TURN_S)
-
-    def draw(self) -> ClusterPlan | None:
-        """Return a plan with this node as initialiser and a new cluster id, or None if not now."""
-        plan = self.plan()
-        if isinstance(plan, NotYet) or plan.initialiser != self._me or not self.enough:
-            return None
-        return replace(plan, cluster_id=f"{self._rng.getrandbits(128):032x}")
-
-    def plan(self) -> ClusterPlan | NotYet:
-        """Return what this node would propose, cluster id left at zero, or what it lacks."""
-        eligible = [candidate.node for candidate in self._ranking.eligible]
-        place = self._place()
-        return elect(
+        ranking = rank(self._here, control_plane=self._bounds.control_plane)
+        eligible = [candidate.node for candidate in ranking.eligible]
+        self._place = eligible.index(self._me) if self._me in eligible else None
+        self.plan = elect(
             self._here,
             control_plane=self._bounds.control_plane,
             generation=self._generation,
             cluster_id="0" * 32,
             network=self._network,
             vip=self._vip,
-            failed_before=frozenset(eligible[: place or 0]),
+            failed_before=frozenset(eligible[: self._place or 0]),
         )
 
-    def _place(self) -> int | None:
-        eligible = [candidate.node for candidate in self._ranking.eligible]
-        return eligible.index(self._me) if self._me in eligible else None
+    def turn(self) -> Instant | None:
+        """Return when this node may propose a CLAIM, or None as long as it must not."""
+        if self._place is None or not self.enough or isinstance(self.plan, NotYet):
+            return None
+        assert self._settled_from is not None
+        assert self._enough_from is not None
+        complete = len(machines(self._here)) >= self._bounds.nodes_max
+        settled = self._settled_from + (0.0 if complete else SETTLE_S)
+        latest = self._enough_from + SETTLE_MAX_S
+        return Instant(min(settled, latest) + self._place * TURN_S)
+
+    def draw(self) -> ClusterPlan | None:
+        """Return a plan with this node as initialiser and a new cluster id, or None if not now."""
+        plan = self.plan
+        if isinstance(plan, NotYet) or plan.initialiser != self._me or not self.enough:
+            return None
+        return replace(plan, cluster_id=f"{self._rng.getrandbits(128):032x}")
 
 
 def _is_here(node: NodeId, me: NodeId, present: Collection[NodeId]) -> bool:

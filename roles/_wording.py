@@ -121,10 +121,8 @@ def _waiting_for(view: View) -> str:
     if plan is not None and "started" in view.memory.decided:
         needed = done_voters_min(len(plan.seats))
         members = ", ".join(view.name(seat.node) for seat in plan.seats)
-        return (
-            f"{needed} of {members} to be voting members of etcd "
-            f"({len(view.joined)} so far as seen from here)"
-        )
+        seen = f"{len(view.joined)} of {needed} etcd voters seen from here"
+        return f"the control plane ({members}) to come up: {seen}"
     if plan is not None:
         return f"{view.name(plan.initialiser)} to get {view.bounds.quorum} votes to start k3s"
     if attempt is not None and view.nomination.enough:
@@ -141,7 +139,7 @@ def _waiting_for_voters(view: View) -> str:
     seen = f"{len(here)} of {quorum} voters seen" + (f" ({names})" if names else "")
     if not view.nomination.enough:
         return f"{seen}: {_more(quorum - len(here))} with this token must be reachable"
-    plan = view.nomination.plan()
+    plan = view.nomination.plan
     if isinstance(plan, NotYet):
         return plan.reason
     if view.memory.has_voted:

@@ -68,6 +68,12 @@ def test_a_network_for_one_machine_stops_when_there_are_two() -> None:
     assert halt_of(found)[0] == "MESH-4001"
 
 
+def test_a_quorum_too_large_for_a_record_stops_the_vote() -> None:
+    bounds = Bounds.bounded(control_plane=3, nodes_max=400)
+    found = electorate([candidate_of(1, bounds)], me=ME, bounds=bounds, has_voted=False, present=[])
+    assert halt_of(found)[0] == "MESH-4008"
+
+
 def test_voters_that_left_are_still_counted() -> None:
     found = electorate(seen(1, 2, 3, 4), me=ME, bounds=BOUNDS, has_voted=True, present=[])
     assert halt_of(found)[0] == "MESH-4001"

@@ -135,7 +135,7 @@ def test_each_later_step_names_who_is_waited_for() -> None:
     assert table.machines[1].state.waiting_for == "n1 to get 2 votes to start k3s"
     table.settle()
     assert table.machines[2].state.waiting_for == (
-        "1 of n1 to be voting members of etcd (0 so far as seen from here)"
+        "the control plane (n1) to come up: 0 of 1 etcd voters seen from here"
     )
 
 
@@ -278,6 +278,18 @@ def test_done_needs_a_surviving_majority_in_etcd() -> None:
     assert "Prepare done" in frame_in_words(table.posted[0].frame)
     table.settle()
     assert {state.phase for state in states(table).values()} == {"formed"}
+
+
+def test_evidence_read_before_the_plan_was_known_counts_once_it_is() -> None:
+    table = claimed()
+    claim = table.disks[1].pop("decided/1/claim")
+    table.seat(1)
+    table.look_around()
+    table.observe(1, [1])
+    table.posted.clear()
+    table.perform(1, table.machines[1].learn(claim, Instant(table.now)))
+    asked = {frame_in_words(post.frame) for post in table.posted}
+    assert [words.rsplit(" ", 1)[0] for words in asked] == ["Prepare done"]
 
 
 def test_a_refusal_with_a_higher_ballot_is_answered_with_one_above_it() -> None:

@@ -63,6 +63,14 @@ def test_a_row_in_the_wrong_place_ends_voting(key: str, source: tuple[int, str])
     assert phase_of(table, 1) == "halted-lost-memory"
 
 
+def test_a_message_that_is_never_kept_is_no_row() -> None:
+    table = claimed()
+    table.disks[1] = {"promise/1/claim": accept(1, 1, encode_value(Claim(plan_of(1))))}
+    table.seat(1)
+    table.look_around()
+    assert phase_of(table, 1) == "halted-lost-memory"
+
+
 def test_too_many_voters_halt_everyone_until_done() -> None:
     table = claimed()
     table.seat(4)
