@@ -19,7 +19,7 @@ import httpx
 from meshd.cluster.manifests import LEASE_NAME, LEASE_NAMESPACE
 from meshd.cluster.paths import AGENT_PORT, API_PORT, K3sPaths
 
-REQUEST_TIMEOUT_S = 3.0  # /db/info without a quorum answers only after seconds, and then 500.
+REQUEST_TIMEOUT_S = 2.0  # /db/info without a quorum answers later than that, and then 500.
 _KEEP_ALIVE_S = 60.0
 _MEMBER = re.compile(r"(?P<node>.+)-[0-9a-f]{8}")
 # Lines of /readyz (Kubernetes, "API health endpoints").

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import structlog
 import trio
 
 from ledger import NodeId
@@ -58,4 +59,5 @@ async def main(folder: Path, node: NodeId, secrets_dir: Path) -> None:
 
 
 if __name__ == "__main__":
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     trio.run(main, Path(sys.argv[1]), NodeId(sys.argv[2]), Path(sys.argv[3]))
