@@ -106,7 +106,7 @@ class Judge:
         self._values: dict[tuple[str, Ballot], bytes] = {}
         self._promised: dict[tuple[NodeId, str], Ballot] = {}
         self.chosen: dict[str, bytes] = {}
-        self.published: dict[str, bytes] = {}
+        self._decided: dict[str, bytes] = {}
 
     def sees_frame(self, frame: bytes, disk: Mapping[str, bytes]) -> None:
         """Judge what a node reveals, against what would survive if it crashed now."""
@@ -164,14 +164,13 @@ class Judge:
             self.sees_record(key.replace("decided/", "genesis/"), data)
 
     def sees_record(self, key: str, record: bytes) -> None:
-        """Judge a record on its way into the ledger."""
+        """Judge a record on its way into the ledger or onto a disk."""
         flaw = verify_record(record, key=key, network_id=NETWORK, quorum=self.quorum)
         if flaw is not None:
             raise Violation(f"{key} does not verify: {flaw}")
-        self.published.setdefault(key, record)
-        for key_of_other, other in self.published.items():
-            if key == key_of_other and value_of(other) != value_of(record):
-                raise Violation(f"{key} was decided twice")
+        value = value_of(record)
+        if self._decided.setdefault(key, value) != value:
+            raise Violation(f"{key} was decided twice")
 
 
 class World:
@@ -192,6 +191,7 @@ class World:
         ]
         self.by_id = {member.signer.node_id: member for member in self.members}
         self.log: list[str] = []
+        self._ledger: dict[str, bytes] = {}
         self._order = count()
         self._queue: list[tuple[float, int, tuple[object, ...]]] = []
         self._group: dict[NodeId, int] = dict.fromkeys(self.by_id, 0)
@@ -266,7 +266,7 @@ class World:
             now=Instant(self.now),
             journal=sorted(member.disk.items()),
         )
-        for record in self.judge.published.values():  # The ledger catches up with what it missed.
+        for record in self._ledger.values():  # The ledger catches up with what it missed.
             self._at(self.now + self.rng.uniform(0.1, 2.0), ("record", member, record))
         self._views()
 
@@ -327,6 +327,7 @@ class World:
                 self._post(member, node, frame)
             case Publish(key, record):
                 self.judge.sees_record(key, record)
+                self._ledger.setdefault(key, record)
                 for other in self.members:
                     delay = self.rng.uniform(0.1, 20.0 if not self.healed else 0.5)
                     self._at(self.now + delay, ("record", other, record))
