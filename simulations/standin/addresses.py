@@ -13,8 +13,9 @@ def node_address(given: tuple[str, ...], interface: str | None) -> str:
     """Return the address etcd and the node use: `node-ip`, the interface's, the default route's."""
     if given:
         return given[0]
+    interface = interface or default_interface()
     if interface is None:
-        interface = _default_interface()
+        raise fatal("no default routes found in /proc/net/route or /proc/net/ipv6_route")
     for link in _ip("-json", "address", "show", "dev", interface):
         for address in link.get("addr_info", ()):
             if address["scope"] == "global" and not address.get("deprecated"):
@@ -29,26 +30,22 @@ def add_address(address: str, interface: str) -> None:
 
 def remove_address(address: str, interface: str) -> bool:
     """Take the address off the interface; returns whether it was there."""
-    if not has_address(address, interface):
-        return False
-    _ip("address", "delete", address, "dev", interface)
-    return True
-
-
-def has_address(address: str, interface: str) -> bool:
-    """Return whether `address` (with its prefix length) is on the interface."""
-    return any(
+    there = any(
         f"{found['local']}/{found['prefixlen']}" == address
         for link in _ip("-json", "address", "show", "dev", interface)
         for found in link.get("addr_info", ())
     )
+    if there:
+        _ip("address", "delete", address, "dev", interface)
+    return there
 
 
-def _default_interface() -> str:
-    routes = _ip("-json", "route", "show", "default")
-    if not routes:
-        raise fatal("no default routes found in /proc/net/route or /proc/net/ipv6_route")
-    return str(routes[0]["dev"])
+def default_interface() -> str | None:
+    """Return the default route's interface, or None without such a route."""
+    for family in ("-4", "-6"):
+        for route in _ip("-json", family, "route", "show", "default"):
+            return str(route["dev"])
+    return None
 
 
 def _ip(*arguments: str) -> list[dict[str, Any]]:

@@ -167,13 +167,16 @@ class Agent:
             await asyncio.sleep(_RETRY_INTERVAL_S)
 
     async def _learned(self, supervisor: Supervisor) -> bool:
+        """Ask for the list of servers; returns whether the server in use serves."""
+        if self._balancer is None:
+            return True
         supervisor.close()
         try:
             answer = await supervisor.ask("/v1-k3s/apiservers", user="node", timeout_s=_ASK_LIMIT_S)
         except Unreachable as error:
             log("warning", f"Failed to list servers: {error}")
             return False
-        if answer.status == 200 and self._balancer is not None:
+        if answer.status == 200:
             self._balancer.learn(answer.json())
         return answer.status == 200
 
@@ -263,7 +266,7 @@ def _node(facts: NodeFacts) -> dict[str, Any]:
     labels = {
         "kubernetes.io/hostname": facts.name,
         "kubernetes.io/os": "linux",
-        "kubernetes.io/arch": platform.machine(),
+        "kubernetes.io/arch": _architecture(),
         "node.kubernetes.io/instance-type": "k3s-stand-in",
     }
     if facts.server:
@@ -278,10 +281,32 @@ def _node(facts: NodeFacts) -> dict[str, Any]:
                 {"type": "InternalIP", "address": facts.address},
                 {"type": "Hostname", "address": facts.name},
             ],
-            "nodeInfo": {"kubeletVersion": VERSION, "osImage": "stand-in, not k3s"},
+            "nodeInfo": _node_info(),
         },
     }
     return with_condition(node, "Ready", "True", "KubeletReady", "the stand-in reports")
+
+
+def _node_info() -> dict[str, str]:
+    """Return all fields of NodeSystemInfo, which the Kubernetes clients insist on."""
+    return {
+        "architecture": _architecture(),
+        "bootID": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        "containerRuntimeVersion": "none://stand-in",
+        "kernelVersion": platform.release(),
+        "kubeProxyVersion": "",
+        "kubeletVersion": VERSION,
+        "machineID": "",
+        "operatingSystem": "linux",
+        "osImage": "stand-in, not k3s",
+        "systemUUID": "",
+    }
+
+
+def _architecture() -> str:
+    """Return Go's name of this machine's architecture."""
+    machine = platform.machine()
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
 
 def _taint(text: str) -> dict[str, str]:

@@ -50,6 +50,18 @@ _SERVER_PATHS = frozenset({"/v1-k3s/server-bootstrap", "/db/info"})
 _PUBLIC_PATHS = frozenset({"/ping", "/cacerts"})
 _KUBELET_KINDS = frozenset({"nodes", "leases", "events", "pods"})
 _HEALTH_PATHS = frozenset({"/readyz", "/livez", "/healthz"})
+# All fields of version.Info: the Kubernetes clients insist on them.
+_VERSION_INFO = {
+    "major": "1",
+    "minor": "34",
+    "gitVersion": VERSION,
+    "gitCommit": "",
+    "gitTreeState": "",
+    "buildDate": "",
+    "goVersion": "",
+    "compiler": "",
+    "platform": "linux",
+}
 APISERVERS = "/registry/masterleases/"
 NODE_PASSWORDS = "/standin/node-passwords/"
 
@@ -190,11 +202,12 @@ class Api:
             raise Refused(503, "ServiceUnavailable", "apiserver not ready")
         if caller not in {Caller.ADMIN, Caller.KUBELET}:
             raise Refused(401, "Unauthorized", "Unauthorized")
-        if request.path in _HEALTH_PATHS:
-            return await self._health(self.etcd, request.path.removeprefix("/"))
-        if request.path == "/version":
-            return _json(200, {"major": "1", "minor": "34", "gitVersion": VERSION})
-        if request.path == "/metrics":
+        path = request.path.rstrip("/")
+        if path in _HEALTH_PATHS:
+            return await self._health(self.etcd, path.removeprefix("/"))
+        if path == "/version":
+            return _json(200, _VERSION_INFO)
+        if path == "/metrics":
             return _text("# The stand-in measures nothing.\n")
         return await self._resource(request, caller)
 

@@ -38,7 +38,7 @@ class Balancer:
 
     def learn(self, servers: Sequence[str]) -> None:
         """Take the servers' present list: one that left is forgotten, the used one stays first."""
-        if not servers:
+        if not servers or sorted(servers) == sorted(self._servers):
             return
         kept = [address for address in self._servers if address in servers]
         self._servers = kept + [address for address in servers if address not in kept]

@@ -21,6 +21,7 @@ from simulations.standin.wire import Unreachable
 PROMOTE_INTERVAL_S = float(os.environ.get("STANDIN_PROMOTE_INTERVAL_S", "2"))
 _RETRY_INTERVAL_S = 1.0
 _STALLED_AFTER_S = 300.0  # k3s gives up a learner without progress after five minutes.
+_REMOVAL_LIMIT_S = 60.0
 _NAME_ANNOTATION = "etcd.k3s.cattle.io/node-name"
 _ADDRESS_ANNOTATION = "etcd.k3s.cattle.io/node-address"
 
@@ -132,7 +133,7 @@ class Caretaker:
         self._etcd = etcd
         self._objects = objects
         self._silent = has_node
-        self._leaving: list[Fields] = []
+        self._leaving: list[tuple[Fields, float]] = []
         self._progress: dict[int, tuple[int, float]] = {}
 
     async def run(self, layout: Layout) -> None:
@@ -146,16 +147,17 @@ class Caretaker:
 
     async def node_gone(self, node: Fields) -> None:
         """Remove a deleted node's member, now or, while etcd refuses, at one of the next looks."""
-        self._leaving.append(node)
+        self._leaving.append((node, time.monotonic() + _REMOVAL_LIMIT_S))
         try:
             await self._remove_leaving()
         except EtcdError as error:
             log("error", f"Failed to remove etcd member, will retry: {error}")
 
     async def _remove_leaving(self) -> None:
-        for node in tuple(self._leaving):
-            await _remove_member_of(self._etcd, node)
-            self._leaving.remove(node)
+        self._leaving = [entry for entry in self._leaving if time.monotonic() < entry[1]]
+        for entry in tuple(self._leaving):
+            await _remove_member_of(self._etcd, entry[0])
+            self._leaving.remove(entry)
 
     async def _look(self, layout: Layout) -> None:
         await self._remove_leaving()

@@ -21,7 +21,7 @@ from simulations.standin.api import APISERVERS, Api
 from simulations.standin.balancer import Balancer
 from simulations.standin.etcd import CLIENT_PORT, Etcd, EtcdError, EtcdProcess
 from simulations.standin.kube import Objects
-from simulations.standin.log import fatal, log, note
+from simulations.standin.log import Exit, fatal, log, note
 from simulations.standin.manifests import apply_manifests
 from simulations.standin.membership import (
     Caretaker,
@@ -208,7 +208,8 @@ async def _watch_etcd(process: EtcdProcess) -> None:
     code, removed = await process.ended()
     log("error", "etcd exited: server is stopping")
     if not removed:
-        raise fatal(f"etcd exited with code {code}")
+        # In k3s etcd's panic is the whole program's, with Go's exit code 2.
+        raise Exit(2 if code == 2 else 1, "fatal", f"etcd exited with code {code}")
     # As k3s does: stay, without a datastore, until somebody looks.
 
 

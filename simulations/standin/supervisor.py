@@ -44,7 +44,7 @@ class Supervisor:
         except Unreachable as error:
             raise Untrusted(f"failed to get CA certs: {error}") from error
         if answer.status != 200:
-            raise Untrusted(f"failed to get CA certs: {url}/cacerts: {answer.reason}")
+            raise Untrusted(f"failed to get CA certs: {refusal(answer)}")
         found = ca_hash(answer.body)
         if token.ca_hash is None:
             log(

@@ -15,10 +15,10 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from simulations.standin.addresses import add_address, has_address, remove_address
+from simulations.standin.addresses import add_address, default_interface, remove_address
 from simulations.standin.etcd import EtcdError
 from simulations.standin.kube import DAEMON_SET, LEASE, Fields, Objects, Refused, stamp
 from simulations.standin.log import log, note
@@ -32,7 +32,7 @@ _ETHERTYPE_ARP = 0x0806
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the manifest asks for; times in seconds."""
+    """What the manifest asks for; times in seconds, no interface: the default route's."""
 
     address: str
     prefix: int
@@ -57,10 +57,7 @@ async def play_kube_vip(objects: Objects, static_pods: Path, node_name: str) -> 
             if wanted != settings:
                 await _end(running)
                 settings = wanted
-                running = None
-                if wanted is not None:
-                    candidate = _Candidate(objects, wanted, node_name)
-                    running = asyncio.ensure_future(candidate.run())
+                running = _started(objects, wanted, node_name)
             elif running is not None and running.done():
                 running.result()  # It never returns: this raises what ended it.
             await asyncio.sleep(POLL_INTERVAL_S)
@@ -76,12 +73,12 @@ def settings_in(manifest: Fields) -> Settings | None:
     for container in spec.get("containers", ()):
         pairs = container.get("env") or ()
         values = {pair["name"]: str(pair.get("value", "")) for pair in pairs}
-        if values.get("address") and values.get("vip_interface"):
+        if values.get("address") and values.get("vip_arp") == "true":
             wide = "32" if ipaddress.ip_address(values["address"]).version == 4 else "128"
             return Settings(
                 address=values["address"],
                 prefix=int(values.get("vip_subnet", wide).split(",")[0]),
-                interface=values["vip_interface"],
+                interface=values.get("vip_interface", ""),
                 lease=values.get("vip_leasename", "plndr-cp-lock"),
                 duration_s=int(values.get("vip_leaseduration", "15")),
                 deadline_s=float(values.get("vip_renewdeadline", "10")),
@@ -104,6 +101,19 @@ async def _wanted(objects: Objects, static_pods: Path, now: Settings | None) -> 
 
 def _first_settings(manifests: Iterable[Fields]) -> Settings | None:
     return next(filter(None, map(settings_in, manifests)), None)
+
+
+def _started(
+    objects: Objects, wanted: Settings | None, node_name: str
+) -> asyncio.Task[None] | None:
+    if wanted is None:
+        return None
+    interface = wanted.interface or default_interface()
+    if interface is None:
+        log("error", "kube-vip: no vip_interface and no default route to find one by")
+        return None
+    candidate = _Candidate(objects, replace(wanted, interface=interface), node_name)
+    return asyncio.ensure_future(candidate.run())
 
 
 async def _end(running: asyncio.Task[None] | None) -> None:
@@ -187,19 +197,20 @@ class _Candidate:
         return {**lease, "spec": spec}
 
     def _hold(self, now: float) -> None:
+        """Put the address in place, again if somebody removed it, and announce it now and then."""
         settings = self._settings
-        if not self._holding or not has_address(settings.cidr, settings.interface):
-            try:
-                add_address(settings.cidr, settings.interface)
-            except OSError as error:
-                log("error", f"could not add {settings.cidr} to {settings.interface}: {error}")
-                return
+        if self._holding and now - self._announced_at < _ARP_INTERVAL_S:
+            return
+        try:
+            add_address(settings.cidr, settings.interface)
+        except OSError as error:
+            log("error", f"could not add {settings.cidr} to {settings.interface}: {error}")
+            return
+        if not self._holding:
             note(f"{self._me} holds {settings.cidr}")
             self._holding = True
-            self._announced_at = float("-inf")
-        if now - self._announced_at >= _ARP_INTERVAL_S:
-            _announce(settings)
-            self._announced_at = now
+        _announce(settings)
+        self._announced_at = now
 
     def _let_go(self) -> None:
         if self._holding:

@@ -222,7 +222,9 @@ async def _answer_one(line: _Line, handler: Handler) -> bool:
     length = str(len(reply.body))
     headers = [("Content-Type", reply.content_type), ("Content-Length", length)]
     await line.send(
-        h11.Response(status_code=reply.status, headers=headers),
+        h11.Response(
+            status_code=reply.status, headers=headers, reason=HTTPStatus(reply.status).phrase
+        ),
         h11.Data(data=b"" if head.method == b"HEAD" else reply.body),
         h11.EndOfMessage(),
     )

@@ -45,8 +45,8 @@ class Subject:
     other: Machine
     seeded: dict[str, bytes]
 
-    def refused(self, *arguments: str) -> Program:
-        """Start a program on the other machine that must end; its files are removed first."""
+    def started_anew(self, *arguments: str) -> Program:
+        """Start a program on the other machine, whose files are removed first."""
         subprocess.run(["rm", "-rf", str(self.other.data)], check=True)
         if arguments[0] == "server":
             arguments = (*arguments, *_WITHOUT_PODS, *_DISABLED)
@@ -243,13 +243,13 @@ def test_leases_are_kept_as_written(subject: Subject) -> None:
 
 def test_a_server_with_a_wrong_password_ends_with_1(subject: Subject) -> None:
     token = subject.server.token.replace(":abc", ":nope")
-    program = subject.refused("server", "--server", subject.server.url, "--token", token)
+    program = subject.started_anew("server", "--server", subject.server.url, "--token", token)
     assert program.exit_code() == 1
     assert "failed to bootstrap cluster data: not authorized" in program.log
 
 
 def test_a_server_with_a_wrong_bare_password_ends_with_1(subject: Subject) -> None:
-    program = subject.refused("server", "--server", subject.server.url, "--token", "nope")
+    program = subject.started_anew("server", "--server", subject.server.url, "--token", "nope")
     assert program.exit_code() == 1
     assert "failed to bootstrap cluster data: not authorized" in program.log
     assert "the token does not include a CA hash" in program.log
@@ -257,21 +257,21 @@ def test_a_server_with_a_wrong_bare_password_ends_with_1(subject: Subject) -> No
 
 def test_a_server_with_the_agent_token_ends_with_1(subject: Subject) -> None:
     token = subject.server.agent_token
-    program = subject.refused("server", "--server", subject.server.url, "--token", token)
+    program = subject.started_anew("server", "--server", subject.server.url, "--token", token)
     assert program.exit_code() == 1
     assert "failed to bootstrap cluster data: not authorized" in program.log
 
 
 def test_a_server_with_a_wrong_authority_ends_with_1(subject: Subject) -> None:
     token = "K10" + "f" * 64 + "::server:abc"
-    program = subject.refused("server", "--server", subject.server.url, "--token", token)
+    program = subject.started_anew("server", "--server", subject.server.url, "--token", token)
     assert program.exit_code() == 1
     assert "token CA hash does not match the Cluster CA certificate hash: ffff" in program.log
 
 
 def test_a_server_before_a_closed_port_ends_with_1(subject: Subject) -> None:
     url = f"https://{subject.other.address}:6443"
-    program = subject.refused("server", "--server", url, "--token", subject.server.token)
+    program = subject.started_anew("server", "--server", url, "--token", subject.server.token)
     assert program.exit_code() == 1
     assert "failed to validate token: failed to get CA certs:" in program.log
     assert "connection refused" in program.log
@@ -280,7 +280,7 @@ def test_a_server_before_a_closed_port_ends_with_1(subject: Subject) -> None:
 def test_a_server_with_other_network_ranges_ends_with_1(subject: Subject) -> None:
     joining = ("--server", subject.server.url, "--token", subject.server.token)
     secrets = ("--agent-token", "agt", "--cluster-cidr", "10.44.0.0/16")
-    program = subject.refused("server", *joining, *secrets)
+    program = subject.started_anew("server", *joining, *secrets)
     assert program.exit_code() == 1
     assert "failed to validate server configuration" in program.log
     assert "critical configuration value mismatch between servers" in program.log
@@ -288,7 +288,7 @@ def test_a_server_with_other_network_ranges_ends_with_1(subject: Subject) -> Non
 
 def test_a_server_with_a_taken_name_ends_with_0(subject: Subject) -> None:
     joining = ("--server", subject.server.url, "--token", subject.server.token)
-    program = subject.refused("server", *joining, "--agent-token", "agt", "--node-name", "k1")
+    program = subject.started_anew("server", *joining, "--agent-token", "agt", "--node-name", "k1")
     assert program.exit_code() == 0
     assert "Shutdown request received: etcd cluster join failed: duplicate node name found" in (
         program.log
@@ -297,14 +297,14 @@ def test_a_server_with_a_taken_name_ends_with_0(subject: Subject) -> None:
 
 
 def test_an_agent_without_a_token_ends_with_1(subject: Subject) -> None:
-    program = subject.refused("agent", "--server", subject.server.url)
+    program = subject.started_anew("agent", "--server", subject.server.url)
     assert program.exit_code() == 1
     assert "--token is required" in program.log
 
 
 def test_an_agent_with_a_wrong_password_waits(subject: Subject) -> None:
     token = subject.server.agent_token.replace(":agt", ":nope")
-    program = subject.refused("agent", "--server", subject.server.url, "--token", token)
+    program = subject.started_anew("agent", "--server", subject.server.url, "--token", token)
     waiting = "failed to retrieve configuration from server: not authorized"
     wait_for("it says so twice", lambda: program.log.count(waiting) >= 2, 40)
     assert program.running
@@ -313,8 +313,21 @@ def test_an_agent_with_a_wrong_password_waits(subject: Subject) -> None:
 
 def test_an_agent_with_a_wrong_authority_waits(subject: Subject) -> None:
     token = "K10" + "f" * 64 + "::node:agt"
-    program = subject.refused("agent", "--server", subject.server.url, "--token", token)
+    program = subject.started_anew("agent", "--server", subject.server.url, "--token", token)
     wrong = "token CA hash does not match the Cluster CA certificate hash"
     wait_for("it says so twice", lambda: program.log.count(wrong) >= 2, 40)
     assert program.running
     program.kill()
+
+
+def test_a_second_server_joins_as_a_voter_and_stops_with_0(subject: Subject) -> None:
+    # The last test of this module: one of two members is gone afterwards.
+    joining = ("--server", subject.server.url, "--token", subject.server.token)
+    program = subject.started_anew("server", *joining, "--agent-token", "agt")
+    wait_for("two voters", lambda: subject.server.voters() == ["k1", "k2"], 120)
+    wait_for("it serves", subject.other.ready, 60)
+    assert subject.other.uid() == subject.server.uid()
+    assert subject.other.token == subject.server.token
+    tls = subject.other.data / "server" / "tls"
+    assert {name: (tls / name).read_bytes() for name in subject.seeded} == subject.seeded
+    assert program.terminate() == 0

@@ -150,6 +150,7 @@ def test_kube_vip_is_recognised_by_its_environment() -> None:
     pod = {"kind": "Pod", "spec": manifest["spec"]["template"]["spec"]}
     assert vip.settings_in(pod) == settings
     assert vip.settings_in({"kind": "DaemonSet", "spec": {}}) is None
+    assert vip.settings_in(vip_manifest({"address": ""})) is None
 
 
 def test_an_announcement_is_an_arp_request_about_itself() -> None:
