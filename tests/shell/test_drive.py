@@ -5,7 +5,7 @@ A real node of a network of one: it claims, and orders its k3s, with nobody to a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -140,7 +140,7 @@ def moment() -> Moment:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> Bench:
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     opened = FailingStore.open(tmp_path / "meshd.db", owner=SIGNER.node_id)
     assert isinstance(opened, FailingStore)
     built: list[Node] = []
@@ -171,7 +171,8 @@ async def bench(tmp_path: Path) -> Bench:
         log=log,
         read_moment=moment,
     )
-    return Bench(driver=driver, store=opened, cluster=cluster, log=log, built=built)
+    yield Bench(driver=driver, store=opened, cluster=cluster, log=log, built=built)
+    opened.close()
 
 
 async def test_a_node_alone_decides_by_its_own_deadlines_and_orders_k3s(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -17,28 +19,39 @@ ME = Signer(Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)).node_id
 VOTES = (("accept/1/claim", b"a vote"), ("promise/1/claim", b"a promise"))
 
 
-def reopened(path: Path) -> SqliteStore:
-    return SqliteStore.open(path, owner=ME)
+Open = Callable[[Path], SqliteStore]
 
 
-async def test_what_was_persisted_is_there_after_a_restart(tmp_path: Path) -> None:
+@pytest.fixture
+def reopened() -> Iterator[Open]:
+    """Open as a start does, and close after the test only: a killed daemon says no goodbye."""
+    with ExitStack() as stack:
+
+        def open_store(path: Path) -> SqliteStore:
+            return stack.enter_context(closing(SqliteStore.open(path, owner=ME)))
+
+        yield open_store
+
+
+async def test_what_was_persisted_is_there_after_a_restart(tmp_path: Path, reopened: Open) -> None:
     store = reopened(tmp_path / "meshd.db")
     await store.persist(Persist(votes=VOTES))
     await store.persist(Persist(votes=(("accept/1/claim", b"a newer vote"),)))
     await store.remember_peer(NodeId("n2"), ["/ip4/10.0.0.12/tcp/7946"])
-    # No close: a killed daemon does not say goodbye either.
     saved = reopened(tmp_path / "meshd.db").load()
     assert saved.votes == (("accept/1/claim", b"a newer vote"), VOTES[1])
     assert saved.peers == ((NodeId("n2"), ("/ip4/10.0.0.12/tcp/7946",)),)
 
 
-async def test_commits_are_synchronised_to_the_disk(tmp_path: Path) -> None:
+async def test_commits_are_synchronised_to_the_disk(tmp_path: Path, reopened: Open) -> None:
     store = reopened(tmp_path / "meshd.db")
     assert store._connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert store._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-async def test_a_full_disk_is_an_error_with_a_fix_and_changes_nothing(tmp_path: Path) -> None:
+async def test_a_full_disk_is_an_error_with_a_fix_and_changes_nothing(
+    tmp_path: Path, reopened: Open
+) -> None:
     store = reopened(tmp_path / "meshd.db")
     await store.persist(Persist(votes=VOTES[:1]))
     (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
@@ -55,7 +68,7 @@ async def test_a_full_disk_is_an_error_with_a_fix_and_changes_nothing(tmp_path: 
     assert store.load().votes == VOTES
 
 
-def test_a_damaged_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_damaged_database_is_refused_and_left_as_it_is(tmp_path: Path, reopened: Open) -> None:
     path = tmp_path / "meshd.db"
     reopened(path).close()
     content = bytearray(path.read_bytes())
@@ -67,7 +80,9 @@ def test_a_damaged_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None
     assert path.read_bytes() == bytes(content)
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
+    tmp_path: Path, reopened: Open
+) -> None:
     path = tmp_path / "meshd.db"
     path.write_bytes(b"these are not the votes" * 100)
     with pytest.raises(MeshdError, match="is damaged"):
@@ -75,14 +90,14 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path)
     assert path.read_bytes() == b"these are not the votes" * 100
 
 
-def test_the_database_of_another_node_is_refused(tmp_path: Path) -> None:
+def test_the_database_of_another_node_is_refused(tmp_path: Path, reopened: Open) -> None:
     reopened(tmp_path / "meshd.db").close()
     with pytest.raises(MeshdError, match="belongs to node") as caught:
         SqliteStore.open(tmp_path / "meshd.db", owner=NodeId("another"))
     assert caught.value.code == "MESH-2005"
 
 
-def test_the_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+def test_the_database_of_a_newer_version_is_refused(tmp_path: Path, reopened: Open) -> None:
     reopened(tmp_path / "meshd.db").close()
     with sqlite3.connect(tmp_path / "meshd.db") as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -92,7 +107,7 @@ def test_the_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "MESH-2004"
 
 
-async def test_history_keeps_the_newest_rows_in_order(tmp_path: Path) -> None:
+async def test_history_keeps_the_newest_rows_in_order(tmp_path: Path, reopened: Open) -> None:
     store = reopened(tmp_path / "meshd.db")
     store._connection.execute(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
