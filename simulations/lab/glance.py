@@ -65,8 +65,8 @@ def _glance(node: NodePlaces, *, side: int, vip: str | None) -> Glance:
     if init is not None:
         try:
             status, state = Client(run_dir(init)).get("/v1/status"), "up"
-        except MeshdError as error:
-            problem, state = last_error(node) or error.what, "silent"
+        except MeshdError:
+            problem, state = last_error(node) or "its daemon does not answer yet", "silent"
     return Glance(
         name=node.name,
         address=node.address,
