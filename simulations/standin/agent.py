@@ -281,13 +281,13 @@ def _node(facts: NodeFacts) -> dict[str, Any]:
                 {"type": "InternalIP", "address": facts.address},
                 {"type": "Hostname", "address": facts.name},
             ],
-            "nodeInfo": _node_info(),
+            "nodeInfo": _node_system(),
         },
     }
     return with_condition(node, "Ready", "True", "KubeletReady", "the stand-in reports")
 
 
-def _node_info() -> dict[str, str]:
+def _node_system() -> dict[str, str]:
     """Return all fields of NodeSystemInfo, which the Kubernetes clients insist on."""
     return {
         "architecture": _architecture(),
