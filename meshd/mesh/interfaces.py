@@ -164,8 +164,8 @@ async def wait_for_change(sock: trio.socket.SocketType) -> None:
         await sock.recv(65536)
 
 
-async def news_socket() -> trio.socket.SocketType:
+def news_socket() -> trio.socket.SocketType:
     """Return a socket on which the kernel tells of changes of links and addresses."""
-    sock = trio.socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    await sock.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
-    return sock
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    sock.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
+    return trio.socket.from_stdlib_socket(sock)

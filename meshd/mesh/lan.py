@@ -113,6 +113,9 @@ class LanBeacon:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             await sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", self._port))  # noqa: S104
+        except trio.Cancelled:
+            sock.close()
+            raise
         except OSError as error:
             sock.close()
             if family == socket.AF_INET:

@@ -118,8 +118,8 @@ class LibP2PMesh:
         listeners = await open_listeners(self._listen)
         self._whereabouts.listen([listener.socket.getsockname()[:2] for listener in listeners])
         async with trio.open_nursery() as libp2p:
-            await libp2p.start(self._host.run)
             try:
+                await libp2p.start(self._host.run)
                 async with trio.open_nursery() as nursery:
                     for listener in listeners:
                         nursery.start_soon(self._accept_forever, listener, events, nursery)
@@ -130,6 +130,8 @@ class LibP2PMesh:
                     task_status.started(self._whereabouts.publish())
             finally:
                 self._host.stop()
+                for listener in listeners:
+                    listener.socket.close()
 
     def send_nowait(self, peer: NodeId, channel: Channel, frame: bytes) -> None:
         """See `meshd.ports.Mesh.send_nowait`."""
@@ -269,6 +271,9 @@ class LibP2PMesh:
         if connection is None:
             return await self._dial_failed(key, expected, events)
         try:
+            if expected is None and connection.peer in self._links:
+                # An address without a name led to somebody known.
+                return self._book.reached(key, connection.peer)
             streams = await self._meet_as_dialer(key, connection)
             if streams is None:
                 return await self._dial_failed(key, expected, events)
@@ -321,6 +326,7 @@ class LibP2PMesh:
         self._bell.set()
         if connection.peer not in self._links:
             self._beacon.hasten()
+        await self._links.await_return(connection.peer, events)
 
     def _refuse(self, where: str, peer: NodeId, why: str) -> None:
         if self.refusals.add(where, peer, why, trio.current_time()):

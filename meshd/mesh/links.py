@@ -13,6 +13,7 @@ import trio
 from ledger import NodeId
 from meshd.events import Channel, LinkObserved
 from meshd.mesh.choice import supersedes
+from meshd.mesh.heartbeat import LOST_AFTER_S
 from meshd.mesh.link import Farewell, Link
 from meshd.mesh.wire import ByteStream
 from meshd.ports import EventSink
@@ -37,7 +38,7 @@ class Links:
         self._own = own
         self._links: dict[NodeId, Link] = {}
         self._pending: dict[NodeId, list[tuple[float, Channel, bytes]]] = {}
-        self._lost: set[NodeId] = set()
+        self._lost: dict[NodeId, float] = {}
         self._faults: dict[NodeId, tuple[int, float]] = {}
         self._banned: dict[NodeId, float] = {}
 
@@ -122,7 +123,7 @@ class Links:
             if old is not None:
                 old.end("replaced by a newer connection", Farewell.SURPLUS)
                 await old.finished.wait()
-            self._lost.discard(peer)
+            self._lost.pop(peer, None)
             for _, channel, frame in self._pending.pop(peer, []):
                 link.send_nowait(channel, frame)
             await link.run(events)
@@ -152,11 +153,22 @@ class Links:
         elif link.fell_silent:
             await events.send(LinkObserved(link.peer, "failed", None))
         elif link.broke:
-            self._lost.add(link.peer)
+            self._lost[link.peer] = trio.current_time()
             await events.send(LinkObserved(link.peer, "suspect", None))
+
+    async def await_return(self, peer: NodeId, events: EventSink) -> None:
+        """Give a lost peer as long as a silent one to come back, then take it for failed.
+
+        A failed dial says so sooner, but not every peer can be dialled.
+        """
+        lost_at = self._lost.get(peer)
+        if lost_at is not None:
+            await trio.sleep_until(lost_at + LOST_AFTER_S)
+            if self._lost.get(peer) == lost_at:
+                await self.dial_failed(peer, events)
 
     async def dial_failed(self, peer: NodeId, events: EventSink) -> None:
         """Conclude from a failed dial that a lost peer is gone."""
         if peer in self._lost and peer not in self._links:
-            self._lost.discard(peer)
+            del self._lost[peer]
             await events.send(LinkObserved(peer, "failed", None))

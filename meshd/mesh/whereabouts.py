@@ -69,7 +69,7 @@ class Whereabouts:
 
     async def follow(self) -> None:
         """Read the addresses again whenever the kernel says that some changed."""
-        with await news_socket() as sock:
+        with news_socket() as sock:
             while True:
                 await wait_for_change(sock)
                 await trio.sleep(SETTLE_S)

@@ -21,8 +21,10 @@ from meshd.config.multiaddress import parse_tcp_address
 from meshd.errors import MeshdError
 from meshd.events import Channel, Connected, Disconnected, LinkObserved, Received
 from meshd.mesh import LibP2PMesh
+from meshd.mesh.heartbeat import LOST_AFTER_S
+from meshd.mesh.links import Links
 from meshd.mesh.wire import TOKEN_PROTOCOL
-from tests.mesh.stations import RealWorld, Station, bare_host, call
+from tests.mesh.stations import Ear, RealWorld, Station, bare_host, call
 
 PEER_PROGRAM = Path(__file__).with_name("peer_program.py")
 
@@ -233,6 +235,16 @@ async def test_twelve_nodes_that_know_one_another_make_one_graph_of_few_links(
     assert sum(map(len, links.values())) / 12 < 9.5
 
 
+async def test_a_peer_that_cannot_be_dialled_is_failed_when_it_stays_away(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    links, ear = Links(NodeId("own")), Ear()
+    links._lost[NodeId("gone")] = trio.current_time()
+    await links.await_return(NodeId("gone"), ear.sink)
+    assert ear.drain() == [LinkObserved(NodeId("gone"), "failed", None)]
+    assert trio.current_time() >= LOST_AFTER_S
+
+
 @pytest.mark.timeout(90)
 async def test_a_pause_of_two_seconds_is_not_a_failure_and_a_kill_is_seen_at_once(
     real: RealWorld, nursery: trio.Nursery
@@ -242,6 +254,9 @@ async def test_a_pause_of_two_seconds_is_not_a_failure_and_a_kill_is_seen_at_onc
     process = await nursery.start(partial(trio.run_process, command, check=False))
     try:
         met = await one.ear.until(Connected)
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            one.mesh.learn(met.peer, [f"/ip4/127.0.0.1/tcp/{closed.getsockname()[1]}"])
         process.send_signal(signal.SIGSTOP)
         await trio.sleep(2)  # The fault itself: the peer is stopped for this long.
         process.send_signal(signal.SIGCONT)
