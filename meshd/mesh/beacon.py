@@ -30,6 +30,7 @@ class Beacon(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     port: int  # TCP; for addresses that the reader sees for itself.
     addresses: tuple[str, ...]  # Multiaddrs without /p2p.
     answer: bool = False  # Whether it answers another beacon; answers are not answered.
+    seeking: bool = False  # Whether it is linked to nobody yet, so that everyone should answer.
 
 
 _decoder = msgspec.msgpack.Decoder(Beacon)

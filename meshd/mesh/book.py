@@ -51,6 +51,9 @@ class AddressBook:
         self._rng = rng
         self._entries: dict[str, Entry] = {}
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
     def __getitem__(self, key: str) -> Entry:
         return self._entries[key]
 

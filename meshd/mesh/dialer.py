@@ -8,7 +8,7 @@ import trio
 
 from ledger import NodeId
 from meshd.config.multiaddress import TcpAddress
-from meshd.mesh.host import Connection, MeshHost
+from meshd.mesh.host import Connection, MeshHost, OwnAddress
 from meshd.mesh.sockets import tune
 
 DIAL_TIMEOUT_S = 5.0
@@ -24,6 +24,10 @@ class DialFailed(Exception):
     """No address of the peer led to it; the text says what each one answered."""
 
 
+class OnlyOurselves(DialFailed):
+    """Where the peer should be, this node itself answered, and nobody else anywhere."""
+
+
 async def dial(
     host: MeshHost, addresses: Sequence[TcpAddress], expected: NodeId | None
 ) -> Connection:
@@ -31,6 +35,7 @@ async def dial(
 
     Raises:
         DialFailed: none within 5 s.
+        OnlyOurselves: as it says.
     """
     race = _Race(host, expected)
     try:
@@ -42,6 +47,8 @@ async def dial(
         if race.winner is not None:
             await trio.aclose_forcefully(race.winner)
         raise
+    if race.winner is None and race.met_ourselves and len(addresses) == 1:
+        raise OnlyOurselves
     if race.winner is None:
         missing = len(addresses) - len(race.answers)
         silent = [f"{missing} addresses silent"] if missing else []
@@ -56,6 +63,7 @@ class _Race:
         self._arrived = 0
         self.winner: Connection | None = None
         self.answers: list[str] = []
+        self.met_ourselves = False
 
     async def run(self, address: TcpAddress, finish: trio.CancelScope) -> None:
         try:
@@ -63,6 +71,9 @@ class _Race:
             self._arrived += 1
             await self._wait_for_turn(stream, self._arrived - 1)
             connection = await self._host.secure_dialled(stream, self._expected)
+        except OwnAddress:
+            self.met_ourselves = True
+            return
         except Exception as error:  # noqa: BLE001
             # libp2p's upgrade raises anything at what the other end sends: its own classes,
             # noise's, protobuf's, ValueError. All mean that this address does not lead to the peer.

@@ -1,8 +1,7 @@
 """The token handshake: the first and, until it passes, only thing spoken on a connection.
 
 The dialer says a nonce, the listener answers with its own, the dialer proves first, then the
-listener (keys.Meeting says what a proof covers). A stranger learns nothing: to a wrong
-proof there is no answer at all.
+listener (keys.Meeting says what a proof covers). A stranger learns nothing but that it is one.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from meshd.mesh.keys import NONCE_SIZE, PROOF_SIZE, Meeting, NetworkKeys
 from meshd.mesh.wire import ByteStream
 
 TIMEOUT_S = 4.0
+REFUSAL = bytes(PROOF_SIZE)
+"""In place of the listener's proof. A connection that merely ends may have been too slow."""
 
 
 class TokenRefused(Exception):
@@ -43,6 +44,7 @@ async def prove_as_dialer(
 
     Raises:
         TokenRefused: one of the two proofs was not accepted.
+        EOFError: the connection ended first.
     """
     nonce = secrets.token_bytes(NONCE_SIZE)
     await stream.write(nonce)
@@ -53,11 +55,9 @@ async def prove_as_dialer(
         listener_nonce=await read_exactly(stream, NONCE_SIZE),
     )
     await stream.write(meeting.proof(keys[0], "dialer"))
-    try:
-        answer = await read_exactly(stream, PROOF_SIZE)
-    except Exception as error:
-        # libp2p reports a closed stream in many classes. After our proof it means one thing.
-        raise TokenRefused("it closed the connection at our token's proof") from error
+    answer = await read_exactly(stream, PROOF_SIZE)
+    if answer == REFUSAL:
+        raise TokenRefused("it says that our token's proof is wrong")
     if meeting.proven_by(keys, "listener", answer) is None:
         raise TokenRefused("its proof is not made with our token")
 
@@ -70,7 +70,7 @@ async def check_as_listener(
     The caller sends it once it is ready for what the dialer does next.
 
     Raises:
-        TokenRefused: the proof is wrong; nothing was answered.
+        TokenRefused: the proof is wrong, and the dialer was told so.
     """
     dialer_nonce = await read_exactly(stream, NONCE_SIZE)
     nonce = secrets.token_bytes(NONCE_SIZE)
@@ -79,5 +79,6 @@ async def check_as_listener(
     proof = await read_exactly(stream, PROOF_SIZE)
     used = meeting.proven_by(keys, "dialer", proof)
     if used is None:
+        await stream.write(REFUSAL)
         raise TokenRefused("its proof is not made with our token")
     return meeting.proof(used, "listener")

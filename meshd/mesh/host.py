@@ -42,6 +42,10 @@ NEGOTIATION_TIMEOUT_S = 4
 CONNECTIONS_MAX = 4096
 
 
+class OwnAddress(Exception):
+    """The address that was dialled is this node's own."""
+
+
 class Door:
     """What may come in over one connection, and what did."""
 
@@ -204,7 +208,8 @@ class MeshHost:
             expected: who must be at the other end; None takes whoever it is.
 
         Raises:
-            Exception: any; see `upgrade_failed` in dialer.py for how callers take it.
+            OwnAddress: this node itself answered.
+            Exception: any; the other end may send what it likes.
         """
         raw = RawConnection(TrioTCPStream(stream), initiator=True)
         wanted = None if expected is None else ID.from_base58(expected)
@@ -236,7 +241,7 @@ class MeshHost:
     async def _add(self, secured: ISecureConn, stream: trio.SocketStream) -> Connection:
         peer = secured.get_remote_peer()
         if peer == self._swarm.get_peer_id():
-            raise ValueError("this is our own address")
+            raise OwnAddress
         muxed = await self._swarm.upgrader.upgrade_connection(secured, peer)
         direction = "outbound" if secured.is_initiator else "inbound"
         return Connection(self, await self._swarm.add_conn(muxed, direction=direction), stream)

@@ -30,6 +30,7 @@ FAST_BEACONS = 5
 ANSWER_INTERVAL_S = 1.0
 ANSWERED_MAX = 1024
 REOPEN_AFTER_S = 10.0
+DEAF_S = 0.1
 
 _MREQN = struct.Struct("=4s4si")
 
@@ -42,7 +43,7 @@ class LanBeacon:
         keys: the first seals, all open.
         port: UDP.
         whereabouts: what is published, and on which interfaces.
-        heard: told of each node heard of, with places to dial.
+        heard: told of each node heard of, with places to dial; True if it was unknown.
         linked: whether a node is connected already.
         alone: whether none is.
         foreign: told of the IP addresses of other networks' beacons.
@@ -55,7 +56,7 @@ class LanBeacon:
         keys: Sequence[NetworkKeys],
         port: int,
         whereabouts: Whereabouts,
-        heard: Callable[[NodeId, list[TcpAddress]], None],
+        heard: Callable[[NodeId, list[TcpAddress]], bool],
         linked: Callable[[NodeId], bool],
         alone: Callable[[], bool],
         foreign: Callable[[str], None],
@@ -133,7 +134,8 @@ class LanBeacon:
             try:
                 datagram, source = await sock.recvfrom(2048)
             except OSError:
-                continue  # An ICMP error for an earlier answer.
+                await trio.sleep(DEAF_S)  # An ICMP error for an earlier answer, for example.
+                continue
             host = str(source[0])
             if len(source) == 4 and source[3] and "%" not in host:
                 with suppress(OSError):
@@ -151,10 +153,10 @@ class LanBeacon:
         node = NodeId(beacon.node)
         if self._linked(node):
             return
-        self._heard(node, places_in(beacon, host))
+        is_new = self._heard(node, places_in(beacon, host))
         now = trio.current_time()
         recent = now - self._answered.get(beacon.node, float("-inf")) < ANSWER_INTERVAL_S
-        if beacon.answer or recent:
+        if beacon.answer or recent or not (is_new or beacon.seeking):
             return
         self._answered[beacon.node] = now
         while len(self._answered) > ANSWERED_MAX:
@@ -168,6 +170,7 @@ class LanBeacon:
             port=self._whereabouts.port,
             addresses=self._whereabouts.published,
             answer=answer,
+            seeking=self._alone(),
         )
         return seal(beacon, self._keys[0])
 

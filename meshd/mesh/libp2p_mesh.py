@@ -20,7 +20,7 @@ from meshd.config.schema import Network
 from meshd.events import Channel, Health
 from meshd.mesh.admission import Admission, DoorFull
 from meshd.mesh.book import AddressBook
-from meshd.mesh.dialer import DialFailed, dial
+from meshd.mesh.dialer import DialFailed, OnlyOurselves, dial
 from meshd.mesh.handshake import TIMEOUT_S, TokenRefused, check_as_listener, prove_as_dialer
 from meshd.mesh.host import Connection, MeshHost
 from meshd.mesh.keys import derive_keys
@@ -166,11 +166,13 @@ class LibP2PMesh:
         )
         return (*found, deaf)
 
-    def _heard(self, peer: NodeId, places: list[TcpAddress]) -> None:
+    def _heard(self, peer: NodeId, places: list[TcpAddress]) -> bool:
+        is_new = peer not in self._book
         self._book.learn(peer, places)
         delay = 0.0 if self.node_id < peer else POLITENESS_S
         self._book.hurry(peer, trio.current_time(), delay_s=delay)
         self._bell.set()
+        return is_new
 
     def _learn_seed(self, text: str) -> None:
         address = _parse(text)
@@ -259,15 +261,22 @@ class LibP2PMesh:
         urgent = [*self._links.awaited(), *self._links.lost]
         unnamed = [key for key in self._book.unnamed() if self._book[key].node not in self._links]
         keys = dict.fromkeys([*urgent, *unnamed, *wanted])
-        return [key for key in keys if key not in self._links]
+        return [
+            key for key in keys if key not in self._links and not self._links.banned(NodeId(key))
+        ]
 
     async def _dial_one(self, key: str, events: EventSink) -> None:
         expected = None if key.startswith("/") else NodeId(key)
         connection = None
         async with self._dials:
-            with suppress(DialFailed):
+            try:
                 if expected is None or expected not in self._links:
                     connection = await dial(self._host, self._book[key].addresses, expected)
+            except OnlyOurselves:
+                if expected is None:
+                    return self._book.forget(key)  # All nodes may be given the same seeds.
+            except DialFailed:
+                pass
         if connection is None:
             return await self._dial_failed(key, expected, events)
         try:

@@ -96,7 +96,7 @@ class Link:
         self.fell_silent = False
         self.finished = trio.Event()  # `Disconnected` was sent, or never will be.
         self.reason = "this node stops"
-        self.pause_s = 0.0  # Between two frames read: a peer that breaks rules is slowed.
+        self._slow: tuple[float, float] = (0.0, self.born)
         self._lanes = {channel: Lane(channel, stream) for channel, stream in streams.items()}
         self._scope = trio.CancelScope()
         self._quota = Quota(self.born)
@@ -108,6 +108,10 @@ class Link:
         lane = self._lanes[channel]
         lane.queue.append(encode_frame(Kind.FRAME, frame))
         lane.bell.set()
+
+    def slow_down(self, pause_s: float, for_s: float) -> None:
+        """Pause after each frame read, for a while: the peer broke rules."""
+        self._slow = (pause_s, trio.current_time() + for_s)
 
     @property
     def broke(self) -> bool:
@@ -173,7 +177,8 @@ class Link:
                 await self._take_heartbeat(body, now, events)
             elif kind == Kind.FAREWELL:
                 return self._take_farewell(body)
-            delay = self._quota.delay(len(body), now) + self.pause_s
+            pause_s, slow_until = self._slow
+            delay = self._quota.delay(len(body), now) + (pause_s if now < slow_until else 0.0)
             if delay > 0:
                 await trio.sleep(delay)
 

@@ -99,7 +99,8 @@ class Links:
             if link is not None:
                 link.end("it broke the protocol too often", Farewell.SURPLUS)
         elif link is not None:
-            link.pause_s = min(PAUSE_FIRST_S * 2.0**count, PAUSE_MAX_S)
+            pause = min(PAUSE_FIRST_S * 2.0**count, PAUSE_MAX_S)
+            link.slow_down(pause, PUNISHMENT_FADES_S * count)
 
     async def serve(
         self,

@@ -67,7 +67,7 @@ class Refusals:
                     code="MESH-3101",
                     severity="warning",
                     message=f"refused to talk to {places}: {fresh[-1].why}",
-                    fix="if it belongs to this cluster, give it the same p2p.network_token",
+                    fix="if it belongs to this cluster, it needs the same p2p.network_token",
                 )
             )
         foreign = sorted(place for place, at in self._foreign.items() if now - at < SHOWN_FOR_S)

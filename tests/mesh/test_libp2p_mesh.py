@@ -21,6 +21,7 @@ from meshd.config.multiaddress import parse_tcp_address
 from meshd.errors import MeshdError
 from meshd.events import Channel, Connected, Disconnected, LinkObserved, Received
 from meshd.mesh import LibP2PMesh
+from meshd.mesh.handshake import REFUSAL, read_exactly
 from meshd.mesh.heartbeat import LOST_AFTER_S
 from meshd.mesh.links import Links
 from meshd.mesh.wire import TOKEN_PROTOCOL
@@ -96,14 +97,15 @@ async def test_before_the_token_is_proven_nothing_else_is_answered(real: RealWor
         await connection.aclose()
 
 
-async def test_a_wrong_proof_gets_no_answer(real: RealWorld) -> None:
+async def test_a_wrong_proof_is_told_that_it_is_wrong_and_nothing_else(real: RealWorld) -> None:
     one = await real.start("one")
     async with bare_host("stranger") as stranger:
         connection = await call(stranger, one)
         stream = await connection.open_stream(TOKEN_PROTOCOL)
         await stream.write(bytes(16))
         assert len(await stream.read(16)) == 16
-        await stream.write(bytes(32))
+        await stream.write(b"?" * 32)
+        assert await read_exactly(stream, 32) == REFUSAL
         with pytest.raises((StreamEOF, StreamReset)):
             await stream.read(1)
         await connection.aclose()
@@ -123,6 +125,7 @@ async def test_a_seed_without_a_name_is_found_out_and_reached(real: RealWorld) -
     one = await real.start("one")
     other = await real.start("other", seeds=one.addresses)
     await one.meets(other)
+    assert other.ear.heard[0] == Connected(one.node_id, "direct")
 
 
 async def test_a_seed_that_is_oneself_does_no_harm(real: RealWorld) -> None:
@@ -134,6 +137,7 @@ async def test_a_seed_that_is_oneself_does_no_harm(real: RealWorld) -> None:
     other = await real.start("other", seeds=one.addresses)
     await one.meets(other)
     assert not [event for event in one.ear.drain() if getattr(event, "peer", "") == one.node_id]
+    assert own not in mesh_of(one)._book
 
 
 async def test_one_good_address_among_dead_ones_is_enough(real: RealWorld) -> None:
