@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from meshd.errors import MeshdError, UsageError
+from simulations.lab import bench as measurements
 from simulations.lab import glance, laboratory, tour
 from simulations.lab.laboratory import Laboratory, Wanted
 from simulations.lab.places import Places
@@ -76,12 +77,14 @@ def _wanted(
 
 
 @click.group(invoke_without_command=True)
+@click.option("--limit", type=float, metavar="SECONDS", help="The longest that any step may take.")
 @click.pass_context
 def demo(
     context: click.Context,
     nodes: int,
     control_plane: int,
     nat: int | None,
+    limit: float | None,
     *,
     programs: bool,
 ) -> int:
@@ -93,7 +96,7 @@ def demo(
     if context.invoked_subcommand is not None:
         return 0
     wanted = _wanted(nodes=nodes, control_plane=control_plane, nat=nat, programs=programs)
-    return tour.run(_places(), wanted, os.environ)
+    return tour.run(_places(), wanted, os.environ, Checklist(limit_s=limit))
 
 
 _shape(demo)
@@ -226,6 +229,20 @@ def audit() -> int:
         click.echo(str(one))
     generations = [one.generation for one in clusters]
     return 1 if len(set(generations)) < len(generations) else 0
+
+
+@demo.command()
+@click.option("--quick", is_flag=True, help="Few samples at 3 nodes: to see that it works.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("build/bench.json"),
+    show_default=True,
+)
+def bench(output: Path, *, quick: bool) -> int:
+    """Measure the mesh beside its targets; prints a table, writes JSON."""
+    effort = measurements.QUICK if quick else measurements.Effort()
+    return measurements.run(_places(), effort, output)
 
 
 @demo.command()

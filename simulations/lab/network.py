@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from meshd.errors import MeshdError
 from simulations.lab.places import GATEWAY, NAMESPACES, NodePlaces, Places
@@ -97,6 +98,11 @@ def addresses(node: NodePlaces) -> tuple[str, ...]:
     """Return the IP addresses on a node's eth0."""
     shown = json.loads(run(["ip", "-n", node.namespace, "-j", "addr", "show", "dev", "eth0"]))
     return tuple(one["local"] for link in shown for one in link["addr_info"])
+
+
+def change_address(node: NodePlaces, verb: Literal["add", "del"], address: str) -> None:
+    """Add an address with its prefix length to a node's eth0, or delete it."""
+    _batch(node.namespace, [f"addr {verb} {address} dev eth0"])
 
 
 def received_bytes(node: NodePlaces) -> int:

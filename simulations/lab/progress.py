@@ -21,11 +21,16 @@ class Checklist:
     Args:
         out: where to show them.
         clock: seconds of a clock that never jumps.
+        limit_s: the longest wait for any step; None leaves it to the steps.
     """
 
     def __init__(
-        self, out: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic
+        self,
+        out: TextIO = sys.stderr,
+        clock: Callable[[], float] = time.monotonic,
+        limit_s: float | None = None,
     ) -> None:
+        self._limit_s = limit_s
         self._out = out
         self._clock = clock
         self._live = out.isatty() and os.environ.get("TERM") != "dumb"
@@ -58,6 +63,7 @@ class Checklist:
         Raises:
             MeshdError: with `code`, if nothing was found in `limit_s` seconds.
         """
+        limit_s = limit_s if self._limit_s is None else min(limit_s, self._limit_s)
         deadline = self._clock() + limit_s
         while True:
             found = find()

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from meshd.errors import MeshdError
@@ -36,9 +37,10 @@ _LOG_LINES = 25
 _LOG_FOLDER = Path("/var/tmp")  # noqa: S108 - For a person to read after a failure; made 0700.
 
 
-def run(places: Places, wanted: Wanted, environment: Mapping[str, str]) -> int:
+def run(
+    places: Places, wanted: Wanted, environment: Mapping[str, str], checklist: Checklist
+) -> int:
     """Take the tour; return 0 only if all of it happened and nothing is left."""
-    checklist = Checklist()
     built = build(places, wanted, environment, checklist)
     try:
         _take(built, checklist)
@@ -160,7 +162,7 @@ def _wait_for_voters(built: Laboratory, servers: Sequence[str], checklist: Check
     for count in range(1, len(servers) + 1):
         voters = checklist.wait(
             f"etcd voter {count} of {len(servers)}",
-            lambda count=count: _voters(built, servers, at_least=count),  # type: ignore[misc]
+            partial(_voters, built, servers, at_least=count),
             limit_s=VOTERS_S,
             code="MESH-8011",
         )
@@ -281,7 +283,8 @@ def _show_status(built: Laboratory, name: str) -> None:
 
 
 def _show_logs(built: Laboratory, checklist: Checklist) -> None:
-    """Print the end of every node's log, and keep the whole logs."""
+    """Print how the nodes are and the end of every node's log, and keep the whole logs."""
+    checklist.say(glance.as_table(built, glance.look(built)))
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     kept = _LOG_FOLDER / f"meshd-lab-{built.places.lab}-{stamp}"
     kept.mkdir(mode=0o700)
