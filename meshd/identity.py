@@ -35,6 +35,10 @@ _DMI = Path("/sys/class/dmi/id")
 _DEVICE_TREE_SERIAL = Path("/proc/device-tree/serial-number")
 _NETWORK = Path("/sys/class/net")
 
+# Not set aside with a cloned disk's state: the lock is held, and `k3s` belongs to the supervisor,
+# which may be running; its records name the boot that they are of.
+_STAYS = frozenset({"lock", "machine", "k3s"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -52,18 +56,17 @@ class Identity:
         return f"Identity({self.node_id})"
 
 
-def load_or_create_identity(state_dir: Path) -> Identity:
-    """Read `identity.key` (32 bytes, 0600), or make it once, whole and durable.
+def load_identity(state_dir: Path) -> Identity | None:
+    """Read `identity.key` (a seed of 32 bytes); None if this machine has none yet.
 
     Raises:
-        MeshdError: the file exists and is no key, or cannot be read or written.
+        MeshdError: the file is no key, or cannot be read.
     """
     path = state_dir / "identity.key"
     try:
         seed = path.read_bytes()
     except FileNotFoundError:
-        seed = os.urandom(32)
-        _keep(path, seed)
+        return None
     except OSError as error:
         raise MeshdError(
             "MESH-2010", f"{path} cannot be read: {error.strerror}", fix="run the daemon as root"
@@ -74,6 +77,26 @@ def load_or_create_identity(state_dir: Path) -> Identity:
             f"{path} holds {len(seed)} bytes, an identity has 32: it is damaged",
             fix=f"move {state_dir} away: the machine then joins as a new node",
         )
+    return _identity_of(seed)
+
+
+def new_identity() -> Identity:
+    """Return an identity that nobody ever had."""
+    return _identity_of(os.urandom(32))
+
+
+def keep_identity(state_dir: Path, identity: Identity) -> None:
+    """Write `identity.key`, whole, durable and 0600.
+
+    To be called once its database exists: a key without its votes would vote again.
+
+    Raises:
+        MeshdError: it cannot be written.
+    """
+    _keep(state_dir / "identity.key", identity.private_key.private_bytes_raw())
+
+
+def _identity_of(seed: bytes) -> Identity:
     key = Ed25519PrivateKey.from_private_bytes(seed)
     sealing = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"meshd sealing v1").derive(seed)
     return Identity(
@@ -93,19 +116,27 @@ def node_name_of(hostname: str, public_key: bytes) -> str:
     return f"{letters[:54].strip('-') or 'node'}-{suffix}"
 
 
-def machine_fingerprint(key: bytes, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Return sorted keyed hashes of this machine's hardware identifiers; may be empty.
+def hardware_identifiers(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what tells this machine from others, sorted; may be empty.
+
+    Each is its machine's alone: not the product or chassis serial, which the blades of one chassis
+    and the guests of some hypervisors share, and not /etc/machine-id, which images are cloned with.
 
     Args:
-        key: token-derived, so that outsiders cannot test guesses.
         environment: `MESHD_FINGERPRINT` replaces the hardware's answer (laboratory, containers).
     """
     injected = environment.get("MESHD_FINGERPRINT")
-    parts = [f"injected:{injected}"] if injected else list(_hardware_identifiers())
-    return tuple(sorted(hmac.digest(key, part.encode(), "sha256").hex()[:32] for part in parts))
+    return (f"injected:{injected}",) if injected else tuple(sorted(set(_read_hardware())))
 
 
-def set_aside_if_cloned(state_dir: Path, fingerprint: tuple[str, ...]) -> str | None:
+def machine_fingerprint(key: bytes, identifiers: Iterable[str]) -> tuple[str, ...]:
+    """Return sorted keyed hashes of `identifiers`: without `key` nobody can test a guess."""
+    return tuple(
+        sorted(hmac.digest(key, part.encode(), "sha256").hex()[:32] for part in identifiers)
+    )
+
+
+def set_aside_if_cloned(state_dir: Path, identifiers: tuple[str, ...]) -> str | None:
     """Bind the state to this machine; move a cloned disk's state away.
 
     Returns:
@@ -117,15 +148,17 @@ def set_aside_if_cloned(state_dir: Path, fingerprint: tuple[str, ...]) -> str | 
     """
     mark = state_dir / "machine"
     try:
-        bound = mark.read_text(encoding="ascii").split()
+        salt, *bound = mark.read_text(encoding="ascii").split() or [""]
     except FileNotFoundError:
-        bound = []
+        salt, bound = os.urandom(16).hex(), []
     except (OSError, UnicodeDecodeError) as error:
         raise MeshdError(
             "MESH-2012",
             f"{mark} cannot be read: {error}",
             fix=f"move {state_dir} away: the machine then joins as a new node",
         ) from error
+    # Salted by itself, not by the token: another token is not another machine.
+    fingerprint = machine_fingerprint(salt.encode("ascii"), identifiers)
     if not fingerprint:
         return None  # A machine that says nothing about itself can be bound to nothing.
     cloned = bool(bound) and not set(bound) & set(fingerprint)
@@ -133,13 +166,13 @@ def set_aside_if_cloned(state_dir: Path, fingerprint: tuple[str, ...]) -> str | 
     if cloned:
         aside = state_dir / f"cloned-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
         # `machine` goes last: until then a crash finds a mismatch again and moves the rest.
-        aside.mkdir(mode=0o700)
+        aside.mkdir(mode=0o700, exist_ok=True)
         names = sorted(p.name for p in state_dir.iterdir() if not p.name.startswith("cloned-"))
-        for name in [n for n in names if n not in {"lock", "machine"}] + ["machine"]:
+        for name in [n for n in names if n not in _STAYS] + ["machine"]:
             (state_dir / name).rename(aside / name)
         sync_folder(state_dir)
     if cloned or sorted(bound) != sorted(fingerprint):
-        _keep(mark, ("\n".join(fingerprint) + "\n").encode("ascii"))
+        _keep(mark, "".join(f"{line}\n" for line in (salt, *fingerprint)).encode("ascii"))
     if aside is None:
         return None
     return (
@@ -148,8 +181,8 @@ def set_aside_if_cloned(state_dir: Path, fingerprint: tuple[str, ...]) -> str | 
     )
 
 
-def _hardware_identifiers() -> Iterable[str]:
-    for name in ("product_uuid", "product_serial", "board_serial", "chassis_serial"):
+def _read_hardware() -> Iterable[str]:
+    for name in ("product_uuid", "board_serial"):
         yield from _identifier(name, _DMI / name)
     yield from _identifier("device-tree", _DEVICE_TREE_SERIAL)
     if not _NETWORK.is_dir():

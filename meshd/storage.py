@@ -11,7 +11,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,7 +121,11 @@ def volatile_reason(state_dir: Path, mounts: str) -> str | None:
         upper = next((o[9:] for o in options.split(",") if o.startswith("upperdir=")), None)
         if upper is None:
             return f"{point} is a read-only overlay"
-        if Path(upper).is_dir() and Path(upper).resolve() != path:
+        if not Path(upper).is_dir():
+            # A live system hides its writable layer, and so does a container, whose layer goes
+            # with it.
+            return f"{point} is an overlay whose writable layer cannot be seen from here"
+        if Path(upper).resolve() != path:
             reason = volatile_reason(Path(upper), mounts)
             return f"{point} is an overlay, and {reason}" if reason else None
     return None
@@ -142,27 +146,55 @@ class SqliteStore:
         self._turn = trio.Lock()
 
     @classmethod
-    def open(cls, path: Path, *, owner: str) -> SqliteStore:
-        """Open or create the database; `owner` is the node id whose state it is.
+    def create(cls, path: Path, *, owner: str, network: str) -> SqliteStore:
+        """Make the database of a new identity, durably and before that identity is kept.
+
+        What an earlier start left behind, which ended before its identity was kept, is replaced: no
+        vote can be in it.
 
         Raises:
-            MeshdError: damaged, of a newer version, of another node, or not writable.
+            MeshdError: a database in use lies there, or nothing can be written.
         """
+        if path.exists():
+            _refuse_if_used(path)
+            for ending in ("", "-wal", "-shm"):
+                path.with_name(path.name + ending).unlink(missing_ok=True)
+        return cls._connect(path, "rwc", owner=owner, network=network)
+
+    @classmethod
+    def open(cls, path: Path, *, owner: str, network: str) -> SqliteStore:
+        """Open the database of the identity `owner` in `network`.
+
+        Raises:
+            MeshdError: missing, damaged, of a newer version, another node or network, or not
+                writable.
+        """
+        if not path.exists():
+            raise MeshdError(
+                "MESH-2008",
+                f"{path} is missing, but identity.key beside it is there",
+                cause="the votes of this identity are gone; voting again could start a second "
+                "cluster",
+                fix=f"move {path.parent} away: the machine then joins as a new node",
+            )
+        return cls._connect(path, "rw", owner=owner, network=network)
+
+    @classmethod
+    def _connect(cls, path: Path, mode: str, *, owner: str, network: str) -> SqliteStore:
+        connection = reader = None
         try:
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+            )
+            path.chmod(0o600)
+            _prepare(connection, path, {"owner": owner, "network": network})
+            reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+            return cls(connection, reader, path)
         except sqlite3.Error as error:
             raise _refused(path, error) from error
-        try:
-            path.chmod(0o600)
-            _prepare(connection, path, owner)
-            reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-        except sqlite3.DatabaseError as error:
-            connection.close()
-            raise _refused(path, error) from error
-        except MeshdError:
-            connection.close()
-            raise
-        return cls(connection, reader, path)
+        finally:
+            if reader is None and connection is not None:
+                connection.close()
 
     def close(self) -> None:
         """Close the database; nothing that was committed is lost if this is never called."""
@@ -249,7 +281,7 @@ class SqliteStore:
             raise _refused(self._path, error) from error
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, owner: str) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, belongs: dict[str, str]) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
@@ -268,17 +300,44 @@ def _prepare(connection: sqlite3.Connection, path: Path, owner: str) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
-        connection.execute("INSERT INTO meta VALUES ('owner', ?)", (owner,))
-    row = connection.execute("SELECT value FROM meta WHERE key = 'owner'").fetchone()
-    if row is None:  # Power failed between the two statements above: still empty, still ours.
-        connection.execute("INSERT INTO meta VALUES ('owner', ?)", (owner,))
-    elif row[0] != owner:
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", sorted(belongs.items()))
+    found = dict(connection.execute("SELECT key, value FROM meta"))
+    if found.get("owner") != belongs["owner"]:
         raise MeshdError(
             "MESH-2005",
-            f"{path} belongs to node {row[0]}, but identity.key beside it is {owner}",
+            f"{path} belongs to node {found.get('owner', 'unknown')}, but identity.key beside it "
+            f"is {belongs['owner']}",
             cause="parts of two nodes' state were mixed; votes of another identity are not ours",
             fix="put the matching identity.key back, or move the whole directory away: "
             "the machine then joins as a new node",
+        )
+    if found.get("network") != belongs["network"]:
+        raise MeshdError(
+            "MESH-2014",
+            f"this machine's state is of network {found.get('network', 'unknown')}, but its token "
+            f"is of network {belongs['network']}",
+            cause="what it voted and joined in one network means nothing in another",
+            fix=f"put the first token back, or move {path.parent} away to join as a new node",
+        )
+
+
+def _refuse_if_used(path: Path) -> None:
+    """Raise unless the database holds neither a vote nor an entry."""
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            tables = "SELECT name FROM sqlite_master WHERE name IN ('votes', 'entries')"
+            rows = [
+                connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone()  # noqa: S608
+                for (name,) in connection.execute(tables).fetchall()
+            ]
+    except sqlite3.Error as error:
+        raise _refused(path, error) from error
+    if any(rows):
+        raise MeshdError(
+            "MESH-2015",
+            f"identity.key is missing beside {path}, which is in use",
+            cause="the votes in it cannot be continued without the key that signed them",
+            fix=f"put identity.key back, or move {path.parent} away to join as a new node",
         )
 
 
@@ -291,6 +350,13 @@ def _refused(path: Path, error: sqlite3.Error) -> MeshdError:
             f"the disk that holds {path} is full",
             cause=f"SQLite: {text}",
             fix=f"free some space on it ({path.parent}); the node votes again by itself afterwards",
+        )
+    if "locked" in text or "busy" in text:
+        return MeshdError(
+            "MESH-2009",
+            f"another program has {path} open and locked",
+            cause=f"SQLite: {text}",
+            fix="end it (a backup, a database shell?); nothing was lost",
         )
     if "readonly" in text or "unable to open" in text or "I/O" in text:
         return MeshdError(

@@ -8,11 +8,11 @@ told to anyone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, assert_never
+from typing import Generic, Protocol, TypeVar, assert_never
 
 import trio
 
-from ledger import Moment, NodeId
+from ledger import Instant, Moment, NodeId
 from meshd.errors import MeshdError
 from meshd.events import (
     Apply,
@@ -33,8 +33,7 @@ from meshd.events import (
     Send,
     Wakeup,
 )
-from meshd.node import Node
-from meshd.ports import Cluster, Mesh, Store
+from meshd.ports import Cluster, EventSink, Mesh, Store
 from meshd.schema import Facts
 
 INBOX_EVENTS_MAX = 1024
@@ -99,26 +98,43 @@ class Situation:
         return events
 
 
-class Driver:
+class Machine(Protocol):
+    """What is driven: `meshd.node.Node`."""
+
+    @property
+    def deadline(self) -> Instant:
+        """When it wants a turn though nothing happened."""
+
+    def handle(self, event: Event, now: Moment) -> list[Effect]:
+        """Return what is to be done, in order."""
+
+
+Driven = TypeVar("Driven", bound=Machine)
+
+
+class Driver(Generic[Driven]):
     """Owns the node.
 
     Args:
         build: makes the node from what the store holds; called again after a failed commit.
         facts: this node's own, at first.
 
-    `events` is where the rest of the shell puts what it sees.
+        inbox: where the rest of the shell puts what it sees.
+        sealed: the other end of it, for the answers to `Seal`.
     """
 
     def __init__(
         self,
         *,
-        build: Callable[[Facts], Node],
+        build: Callable[[Facts], Driven],
         facts: Facts,
         mesh: Mesh,
         cluster: Cluster,
         store: Store,
         log: Log,
         read_moment: Callable[[], Moment],
+        inbox: trio.MemoryReceiveChannel[Event],
+        sealed: EventSink,
     ) -> None:
         self._build = build
         self._mesh = mesh
@@ -130,7 +146,8 @@ class Driver:
         self.situation = Situation(FactsObserved(facts))
         self.node = build(facts)
         self.history_grew = trio.lowlevel.ParkingLot()
-        self.events, self._inbox = trio.open_memory_channel[Event](INBOX_EVENTS_MAX)
+        self._inbox = inbox
+        self._sealed = sealed
 
     @property
     def idle_s(self) -> float:
@@ -218,7 +235,7 @@ class Driver:
             )
             return
         try:
-            self.events.send_nowait(sealed)
+            self._sealed.send_nowait(sealed)
         except trio.WouldBlock:
             # The node asks again: nothing was published yet.
             self._log.warning("inbox_full", lost="sealed secret", recipient=effect.recipient)

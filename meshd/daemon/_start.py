@@ -25,14 +25,17 @@ from meshd.api import open_sockets, serve_api
 from meshd.clock import read_moment
 from meshd.cluster import CandidateSecrets, K3sCluster, prepare_secrets
 from meshd.config import Settings, derive, load_settings
-from meshd.daemon._drive import Driver
+from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver, Situation
 from meshd.daemon._view import View
 from meshd.errors import MeshdError
-from meshd.events import FactsObserved, Health
+from meshd.events import Event, FactsObserved, Health
 from meshd.identity import (
     Identity,
-    load_or_create_identity,
+    hardware_identifiers,
+    keep_identity,
+    load_identity,
     machine_fingerprint,
+    new_identity,
     node_name_of,
     set_aside_if_cloned,
 )
@@ -40,7 +43,7 @@ from meshd.machine import cpu_count, memory_mib, read_node_ip
 from meshd.mesh import LibP2PMesh
 from meshd.node import Node
 from meshd.observe import open_log
-from meshd.ports import Mesh
+from meshd.ports import EventSink, Mesh
 from meshd.schema import Facts
 from meshd.storage import SqliteStore, locked_state_dir, volatile_reason
 
@@ -114,13 +117,12 @@ def _open(settings: Settings, state_dir: Path, log: FilteringBoundLogger) -> Ope
         place = f"{finding.origin}: " if finding.origin is not None else ""
         message = f"{place}{finding.message}"
         health.append(_warning(finding.code, message, finding.fix))
-    key = derive(settings.network.secret, "meshd fingerprint v1")
-    fingerprint = machine_fingerprint(key, os.environ)
-    cloned = set_aside_if_cloned(state_dir, fingerprint)
+    identifiers = hardware_identifiers(os.environ)
+    cloned = set_aside_if_cloned(state_dir, identifiers)
     if cloned is not None:
         fix = "nothing needs doing; delete the folder when nobody misses it"
         health.append(_warning("MESH-2013", cloned, fix))
-    identity = load_or_create_identity(state_dir)
+    identity, store = _open_state(state_dir, settings.network.network_id)
     volatile = volatile_reason(state_dir, Path("/proc/self/mounts").read_text(encoding="utf-8"))
     if volatile is not None:
         message = f"this node does not vote: {state_dir} does not survive a power cut ({volatile})"
@@ -128,16 +130,32 @@ def _open(settings: Settings, state_dir: Path, log: FilteringBoundLogger) -> Ope
         health.append(Health(code="MESH-2007", severity="error", message=message, fix=fix))
     for item in health:
         log.warning("finding", code=item.code, message=item.message, fix=item.fix)
+    key = derive(settings.network.secret, "meshd fingerprint v1")
     return Opened(
         settings=settings,
         identity=identity,
         secrets=prepare_secrets(state_dir),
-        fingerprint=fingerprint,
+        fingerprint=machine_fingerprint(key, identifiers),
         health=tuple(health),
         may_vote=volatile is None and settings.network.capability == "vote",
         log=log,
-        store=SqliteStore.open(state_dir / "meshd.db", owner=identity.node_id),
+        store=store,
     )
+
+
+def _open_state(state_dir: Path, network: str) -> tuple[Identity, SqliteStore]:
+    """Return the identity and its database, made in the order that never loses a vote.
+
+    The database is durable before the key exists: a key without a database has lost its votes.
+    """
+    path = state_dir / "meshd.db"
+    identity = load_identity(state_dir)
+    if identity is not None:
+        return identity, SqliteStore.open(path, owner=identity.node_id, network=network)
+    identity = new_identity()
+    store = SqliteStore.create(path, owner=identity.node_id, network=network)
+    keep_identity(state_dir, identity)
+    return identity, store
 
 
 def _warning(code: str, message: str, fix: str) -> Health:
@@ -162,26 +180,16 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         settings=settings,
         node_id=identity.node_id,
         node_name=_node_name(identity),
-        node_ip=lambda: driver.situation.facts.node_ip,
+        node_ip=partial(_node_ip, settings),
         state_dir=state_dir,
         secrets=opened.secrets,
         sealing_key=identity.sealing_key,
         clock=read_moment,
     )
-    driver = Driver(
-        build=partial(_build_node, opened),
-        facts=_read_facts(opened, ()),
-        mesh=mesh,
-        cluster=cluster,
-        store=opened.store,
-        log=opened.log,
-        read_moment=read_moment,
-    )
-    driver.situation.set_health("start", opened.health)
-    view = View(driver, opened.store, read_moment)
+    events, inbox = trio.open_memory_channel[Event](INBOX_EVENTS_MAX)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope, opened.log)
-        addresses = await nursery.start(mesh.run, driver.events)
+        addresses = await nursery.start(mesh.run, events)
         opened.log.info(
             "listening",
             node=identity.node_id,
@@ -189,16 +197,32 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
             network=settings.network.network_id,
             addresses=" ".join(addresses),
         )
-        driver.situation.note(FactsObserved(_read_facts(opened, addresses)))
-        nursery.start_soon(_watch_facts, opened, mesh, driver, addresses)
-        nursery.start_soon(_watch_health, mesh, driver)
-        nursery.start_soon(cluster.run, driver.events)
-        nursery.start_soon(serve_api, view, sockets)
+        driver = Driver(
+            build=partial(_build_node, opened),
+            facts=_read_facts(opened, addresses),
+            mesh=mesh,
+            cluster=cluster,
+            store=opened.store,
+            log=opened.log,
+            read_moment=read_moment,
+            inbox=inbox,
+            sealed=events,
+        )
+        driver.situation.set_health("start", opened.health)
         nursery.start_soon(driver.run)
+        nursery.start_soon(cluster.run, events)
+        nursery.start_soon(_watch_facts, opened, mesh, events, addresses)
+        nursery.start_soon(_watch_health, mesh, driver.situation, events)
+        nursery.start_soon(serve_api, View(driver, opened.store, read_moment), sockets)
 
 
 def _node_name(identity: Identity) -> str:
     return node_name_of(socket.gethostname(), identity.signer.public_key)
+
+
+def _node_ip(settings: Settings) -> str | None:
+    vip = settings.kubevip.address if settings.kubevip else None
+    return read_node_ip(wanted=settings.interface, vip=vip)
 
 
 def _build_node(opened: Opened, facts: Facts) -> Node:
@@ -228,11 +252,10 @@ def _build_node(opened: Opened, facts: Facts) -> Node:
 def _read_facts(opened: Opened, addresses: Sequence[str]) -> Facts:
     """Return what this machine says about itself now."""
     settings, bounds = opened.settings, opened.settings.bounds
-    vip = settings.kubevip.address if settings.kubevip else None
     return Facts(
         name=socket.gethostname(),
         node_name=_node_name(opened.identity),
-        node_ip=read_node_ip(wanted=settings.interface, vip=vip),
+        node_ip=_node_ip(settings),
         addresses=tuple(addresses),
         sealing_key=opened.identity.sealing_key.public_key().public_bytes_raw(),
         memory_mib=memory_mib(),
@@ -247,33 +270,33 @@ def _read_facts(opened: Opened, addresses: Sequence[str]) -> Facts:
         ca_hash=opened.secrets.ca_hash,
         token_commitment=opened.secrets.token_commitment,
         fingerprint=opened.fingerprint,
-        vip=vip,
+        vip=settings.kubevip.address if settings.kubevip else None,
         software=f"meshd {__version__}",
     )
 
 
 async def _watch_facts(
-    opened: Opened, mesh: Mesh, driver: Driver, addresses: tuple[str, ...]
+    opened: Opened, mesh: Mesh, events: EventSink, addresses: tuple[str, ...]
 ) -> None:
     """Tell the node when its addresses change, as netlink says or a look now and then."""
-    told: Facts | None = None
+    told = _read_facts(opened, addresses)
     while True:
         facts = _read_facts(opened, addresses)
         if facts != told:
-            await driver.events.send(FactsObserved(facts))
+            await events.send(FactsObserved(facts))
             told = facts
         with trio.move_on_after(FACTS_INTERVAL_S):
             addresses = await mesh.addresses_changed()
 
 
-async def _watch_health(mesh: LibP2PMesh, driver: Driver) -> None:
+async def _watch_health(mesh: LibP2PMesh, situation: Situation, events: EventSink) -> None:
     """Tell the node what is wrong with the mesh, when that changes."""
     told: tuple[Health, ...] = ()
     while True:
         await trio.sleep(HEALTH_INTERVAL_S)
         found = mesh.health()
         if found != told:
-            await driver.events.send(driver.situation.set_health("mesh", found))
+            await events.send(situation.set_health("mesh", found))
             told = found
 
 

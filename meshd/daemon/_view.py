@@ -8,6 +8,7 @@ import msgspec
 
 from ledger import Moment
 from meshd.daemon._drive import Driver
+from meshd.node import Node
 from meshd.status import build_status, ledger_rows
 from meshd.storage import SqliteStore
 
@@ -18,7 +19,7 @@ class View:
     """Reads the node between its turns; changes nothing."""
 
     def __init__(
-        self, driver: Driver, store: SqliteStore, read_moment: Callable[[], Moment]
+        self, driver: Driver[Node], store: SqliteStore, read_moment: Callable[[], Moment]
     ) -> None:
         self._driver = driver
         self._store = store

@@ -5,6 +5,7 @@ A real node of a network of one: it claims, and orders its k3s, with nobody to a
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger import Instant, Moment, NodeId, Signer, decode_entry
 from meshd.daemon._drive import Driver
 from meshd.errors import MeshdError
-from meshd.events import Channel, ClusterOrder, Connected, Persist, Seal, SecretSealed
+from meshd.events import (
+    Channel,
+    ClusterOrder,
+    Connected,
+    Effect,
+    Event,
+    Persist,
+    Seal,
+    SecretSealed,
+    Send,
+    Wakeup,
+)
 from meshd.node import Node
 from meshd.ports import EventSink
 from meshd.schema import Facts
@@ -49,8 +61,12 @@ FACTS = Facts(
 )
 
 
-class QuietMesh:
-    """A mesh without peers."""
+@dataclass
+class RecordingMesh:
+    """Sends nothing anywhere; keeps each frame with what the disk held at that moment."""
+
+    store: SqliteStore
+    sent: list[tuple[bytes, frozenset[str]]] = field(default_factory=list)
 
     async def run(
         self,
@@ -61,7 +77,9 @@ class QuietMesh:
         task_status.started(())
         await trio.sleep_forever()
 
-    def send_nowait(self, peer: NodeId, channel: Channel, frame: bytes) -> None: ...
+    def send_nowait(self, peer: NodeId, channel: Channel, frame: bytes) -> None:
+        self.sent.append((frame, frozenset(key for key, _ in self.store.load().votes)))
+
     def learn(self, peer: NodeId, addresses: Sequence[str]) -> None: ...
     def punish(self, peer: NodeId) -> None: ...
     async def addresses_changed(self) -> tuple[str, ...]:
@@ -125,8 +143,9 @@ class Recorder:
 class Bench:
     """A driver and the fakes around it."""
 
-    driver: Driver
+    driver: Driver[Node]
     store: FailingStore
+    events: EventSink
     cluster: RecordingCluster
     log: Recorder
     built: list[Node]
@@ -141,8 +160,9 @@ def moment() -> Moment:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    opened = FailingStore.open(tmp_path / "meshd.db", owner=SIGNER.node_id)
+    opened = FailingStore.create(tmp_path / "meshd.db", owner=SIGNER.node_id, network=NETWORK)
     assert isinstance(opened, FailingStore)
+    events, inbox = trio.open_memory_channel[Event](64)
     built: list[Node] = []
 
     def build(facts: Facts) -> Node:
@@ -165,13 +185,15 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     driver = Driver(
         build=build,
         facts=FACTS,
-        mesh=QuietMesh(),
+        mesh=RecordingMesh(opened),
         cluster=cluster,
         store=opened,
         log=log,
         read_moment=moment,
+        inbox=inbox,
+        sealed=events,
     )
-    yield Bench(driver=driver, store=opened, cluster=cluster, log=log, built=built)
+    yield Bench(driver=driver, store=opened, events=events, cluster=cluster, log=log, built=built)
     opened.close()
 
 
@@ -202,7 +224,7 @@ async def test_a_full_disk_silences_the_node_and_it_goes_on_from_the_disk(
     bench.store.full = True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.driver.run)
-        await bench.driver.events.send(Connected(NodeId("12D3KooWpeer"), "direct"))
+        await bench.events.send(Connected(NodeId("12D3KooWpeer"), "direct"))
         with trio.move_on_after(60):
             await trio.sleep_forever()
         assert bench.cluster.orders == []
@@ -227,3 +249,48 @@ async def test_a_restarted_daemon_goes_on_where_the_disk_says(
     again = bench.driver._build(FACTS)
     assert again.genesis.state.phase == "started"
     assert again.genesis.state.plan == bench.driver.node.genesis.state.plan
+
+
+class Voter:
+    """Votes once, and says so in the right order."""
+
+    deadline = Instant(0.0)
+
+    def handle(self, event: Event, now: Moment) -> list[Effect]:
+        if not isinstance(event, Wakeup) or self.deadline > now.at:
+            return []
+        self.deadline = Instant(math.inf)
+        return [
+            Persist(votes=(("accept/1/claim", b"a vote"),)),
+            Send(NodeId("12D3KooWpeer"), Channel.GENESIS, b"accepted"),
+        ]
+
+
+async def test_a_vote_is_on_the_disk_before_anyone_is_told(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = FailingStore.create(tmp_path / "meshd.db", owner=SIGNER.node_id, network=NETWORK)
+    assert isinstance(store, FailingStore)
+    mesh = RecordingMesh(store)
+    events, inbox = trio.open_memory_channel[Event](64)
+    driver = Driver(
+        build=lambda _: Voter(),
+        facts=FACTS,
+        mesh=mesh,
+        cluster=RecordingCluster(store),
+        store=store,
+        log=Recorder(),
+        read_moment=moment,
+        inbox=inbox,
+        sealed=events,
+    )
+    store.full = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(30)
+        assert mesh.sent == [], "a vote that was not kept was told"
+        store.full = False
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    assert mesh.sent == [(b"accepted", frozenset({"accept/1/claim"}))]
+    store.close()

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from ledger import NodeId
 from meshd.errors import MeshdError
 from meshd.identity import (
-    load_or_create_identity,
+    hardware_identifiers,
+    keep_identity,
+    load_identity,
     machine_fingerprint,
+    new_identity,
     node_name_of,
     set_aside_if_cloned,
 )
 
 
+def settled(state_dir: Path) -> NodeId:
+    """The identity after a start: loaded, or made and kept."""
+    identity = load_identity(state_dir)
+    if identity is None:
+        identity = new_identity()
+        keep_identity(state_dir, identity)
+    return identity.node_id
+
+
 def test_an_identity_survives_a_restart_and_is_private(tmp_path: Path) -> None:
-    first = load_or_create_identity(tmp_path)
-    assert load_or_create_identity(tmp_path).node_id == first.node_id
+    first = new_identity()
+    keep_identity(tmp_path, first)
+    again = load_identity(tmp_path)
+    assert again is not None
+    assert again.node_id == first.node_id
+    assert again.sealing_key.private_bytes_raw() == first.sealing_key.private_bytes_raw()
     assert (tmp_path / "identity.key").stat().st_mode & 0o777 == 0o600
     assert first.node_id.startswith("12D3KooW")
     assert repr(first) == f"Identity({first.node_id})"
@@ -26,52 +44,70 @@ def test_an_identity_survives_a_restart_and_is_private(tmp_path: Path) -> None:
 def test_a_damaged_identity_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "identity.key").write_bytes(b"short")
     with pytest.raises(MeshdError, match="damaged"):
-        load_or_create_identity(tmp_path)
+        load_identity(tmp_path)
     assert (tmp_path / "identity.key").read_bytes() == b"short"
 
 
 def test_a_cloned_disk_gets_a_new_identity_and_keeps_the_old_state_aside(tmp_path: Path) -> None:
-    original = machine_fingerprint(b"key", {"MESHD_FINGERPRINT": "the golden image"})
-    assert set_aside_if_cloned(tmp_path, original) is None
-    before = load_or_create_identity(tmp_path).node_id
+    assert set_aside_if_cloned(tmp_path, ("the golden image",)) is None
+    before = settled(tmp_path)
     (tmp_path / "meshd.db").write_bytes(b"votes")
+    (tmp_path / "k3s").mkdir()
 
-    clone = machine_fingerprint(b"key", {"MESHD_FINGERPRINT": "another machine"})
-    sentence = set_aside_if_cloned(tmp_path, clone)
+    sentence = set_aside_if_cloned(tmp_path, ("another machine",))
 
     assert sentence is not None
     assert "belongs to another machine" in sentence
     (aside,) = tmp_path.glob("cloned-*")
     assert (aside / "meshd.db").read_bytes() == b"votes"
-    assert load_or_create_identity(aside).node_id == before
-    assert load_or_create_identity(tmp_path).node_id != before
-    assert set_aside_if_cloned(tmp_path, clone) is None
+    assert settled(aside) == before
+    assert settled(tmp_path) != before
+    assert (tmp_path / "k3s").is_dir(), "a supervisor may be running in it"
+    assert set_aside_if_cloned(tmp_path, ("another machine",)) is None
 
 
 def test_a_machine_with_one_new_part_keeps_its_identity(tmp_path: Path) -> None:
     assert set_aside_if_cloned(tmp_path, ("board", "card-1")) is None
-    before = load_or_create_identity(tmp_path).node_id
+    before = settled(tmp_path)
     assert set_aside_if_cloned(tmp_path, ("board", "card-2")) is None
     assert set_aside_if_cloned(tmp_path, ("case", "card-2")) is None
-    assert load_or_create_identity(tmp_path).node_id == before
+    assert settled(tmp_path) == before
 
 
-def test_a_crash_while_setting_aside_is_finished_at_the_next_start(tmp_path: Path) -> None:
+class PowerFails(BaseException):
+    """The power fails."""
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_power_cut_while_setting_aside_is_finished_at_the_next_start(
+    tmp_path: Path, renames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_aside_if_cloned(tmp_path, ("original",))
-    before = load_or_create_identity(tmp_path).node_id
-    half = tmp_path / "cloned-20260101T000000Z-1"
-    half.mkdir()
-    (tmp_path / "identity.key").rename(half / "identity.key")  # Power fails here.
+    before = settled(tmp_path)
     (tmp_path / "meshd.db").write_bytes(b"votes")
-    assert set_aside_if_cloned(tmp_path, ("clone",)) is not None
+    left = iter(range(renames))
+    rename = Path.rename
+
+    def fragile(path: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise PowerFails
+        return rename(path, target)
+
+    with monkeypatch.context() as fault, suppress(PowerFails):
+        fault.setattr(Path, "rename", fragile)
+        set_aside_if_cloned(tmp_path, ("clone",))
+    set_aside_if_cloned(tmp_path, ("clone",))
     assert not (tmp_path / "meshd.db").exists()
-    assert load_or_create_identity(tmp_path).node_id != before
+    assert settled(tmp_path) != before
+    kept = [folder.name for folder in tmp_path.glob("cloned-*/meshd.db")]
+    assert len(kept) == 1, "nothing is lost"
 
 
 def test_a_fingerprint_is_keyed_and_tells_nothing_by_itself() -> None:
-    one = machine_fingerprint(b"key", {"MESHD_FINGERPRINT": "n1"})
-    assert one != machine_fingerprint(b"other key", {"MESHD_FINGERPRINT": "n1"})
-    assert one == machine_fingerprint(b"key", {"MESHD_FINGERPRINT": "n1"})
+    identifiers = hardware_identifiers({"MESHD_FINGERPRINT": "n1"})
+    one = machine_fingerprint(b"key", identifiers)
+    assert one != machine_fingerprint(b"other key", identifiers)
+    assert one == machine_fingerprint(b"key", identifiers)
     assert "n1" not in "".join(one)
 
 

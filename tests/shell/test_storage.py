@@ -16,6 +16,7 @@ from meshd.events import Persist
 from meshd.storage import HISTORY_ROWS_MAX, SqliteStore, locked_state_dir, volatile_reason
 
 ME = Signer(Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)).node_id
+NETWORK = "oak-00000001"
 VOTES = (("accept/1/claim", b"a vote"), ("promise/1/claim", b"a promise"))
 
 
@@ -28,7 +29,8 @@ def reopened() -> Iterator[Open]:
     with ExitStack() as stack:
 
         def open_store(path: Path) -> SqliteStore:
-            return stack.enter_context(closing(SqliteStore.open(path, owner=ME)))
+            opened = SqliteStore.open if path.exists() else SqliteStore.create
+            return stack.enter_context(closing(opened(path, owner=ME, network=NETWORK)))
 
         yield open_store
 
@@ -93,8 +95,56 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
 def test_the_database_of_another_node_is_refused(tmp_path: Path, reopened: Open) -> None:
     reopened(tmp_path / "meshd.db").close()
     with pytest.raises(MeshdError, match="belongs to node") as caught:
-        SqliteStore.open(tmp_path / "meshd.db", owner=NodeId("another"))
+        SqliteStore.open(tmp_path / "meshd.db", owner=NodeId("another"), network=NETWORK)
     assert caught.value.code == "MESH-2005"
+
+
+def test_the_state_of_another_network_is_refused(tmp_path: Path, reopened: Open) -> None:
+    reopened(tmp_path / "meshd.db").close()
+    with pytest.raises(MeshdError, match="is of network oak-00000001, but its token") as caught:
+        SqliteStore.open(tmp_path / "meshd.db", owner=ME, network="elm-00000002")
+    assert caught.value.code == "MESH-2014"
+
+
+def test_an_identity_whose_database_is_gone_does_not_begin_again(tmp_path: Path) -> None:
+    with pytest.raises(MeshdError, match="is missing, but identity") as caught:
+        SqliteStore.open(tmp_path / "meshd.db", owner=ME, network=NETWORK)
+    assert caught.value.code == "MESH-2008"
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_database_in_use_is_not_replaced_when_its_key_is_gone(
+    tmp_path: Path, reopened: Open
+) -> None:
+    await reopened(tmp_path / "meshd.db").persist(Persist(votes=VOTES))
+    with pytest.raises(MeshdError, match="in use") as caught:
+        SqliteStore.create(tmp_path / "meshd.db", owner=NodeId("new"), network=NETWORK)
+    assert caught.value.code == "MESH-2015"
+    assert reopened(tmp_path / "meshd.db").load().votes == VOTES
+
+
+def test_a_first_start_that_ended_before_its_key_was_kept_is_begun_again(
+    tmp_path: Path, reopened: Open
+) -> None:
+    reopened(tmp_path / "meshd.db")
+    again = SqliteStore.create(tmp_path / "meshd.db", owner=NodeId("new"), network=NETWORK)
+    again.close()
+    with pytest.raises(MeshdError, match="belongs to node new"):
+        reopened(tmp_path / "meshd.db")
+
+
+async def test_a_lock_held_by_another_program_is_not_called_damage(
+    tmp_path: Path, reopened: Open
+) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    store._connection.execute("PRAGMA busy_timeout = 0")
+    with closing(sqlite3.connect(tmp_path / "meshd.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(MeshdError, match="open and locked") as caught:
+            await store.persist(Persist(votes=VOTES))
+    assert caught.value.code == "MESH-2009"
+    await store.persist(Persist(votes=VOTES))
+    assert store.load().votes == VOTES
 
 
 def test_the_database_of_a_newer_version_is_refused(tmp_path: Path, reopened: Open) -> None:
@@ -155,6 +205,7 @@ def test_a_state_directory_that_cannot_be_made_is_an_error_with_a_fix(tmp_path: 
         ),
         ("/dev/sda / ext4 rw 0 0\noverlay {state} overlay rw,upperdir={other} 0 0\n", None),
         ("overlay {state} overlay ro,lowerdir=/a 0 0\n", "read-only overlay"),
+        ("overlay / overlay rw,upperdir=/cow/upper 0 0\n", "cannot be seen from here"),
     ],
 )
 def test_a_directory_that_a_power_cut_empties_is_known(
