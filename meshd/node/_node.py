@@ -119,6 +119,7 @@ class Node:
         self._links_register = Register(f"node/{self.me}/links", quiet_s=_LINKS_QUIET_S)
         self._out: list[Effect] = []
         self._started = False
+        self._deadline = now.at
         self._unsettled = True
 
     # What a shell asks.
@@ -126,13 +127,7 @@ class Node:
     @property
     def deadline(self) -> Instant:
         """When `handle` is to be called with `Wakeup` if nothing else happens before."""
-        return min(
-            self.replica.deadline,
-            self.genesis.deadline,
-            self._seals.deadline,
-            self._k3s_register.deadline,
-            self._links_register.deadline,
-        )
+        return self._deadline
 
     @property
     def seat(self) -> SeatKind:
@@ -205,6 +200,8 @@ class Node:
             self._begin(now)
         self._react(event, now)
         self._settle(now)
+        while self._deadline <= now.at:
+            self._settle(now)
         effects, self._out = self._out, []
         return durable_first(effects)
 
@@ -271,23 +268,30 @@ class Node:
                 assert_never(event)
 
     def _settle(self, now: Moment) -> None:
-        """Do what is due and what follows from the event, until nothing more does."""
-        if self.replica.deadline <= now.at:
+        """Do what is due and what follows from the event; then say when the next thing is due."""
+        due = self._deadline <= now.at
+        if due:
             self._from_ledger(self.replica.tick(now), now)
         if self._view.people_changed:
             self._view.people_changed = False
             present = self.directory.present() - {self.me}
             self._from_genesis(self.genesis.update(self.candidates(), present, now.at), now)
-        if self.genesis.deadline <= now.at:
+        elif due:
             self._from_genesis(self.genesis.tick(now.at), now)
         self._follow_genesis(now)
-        due = min(self._seals.deadline, self._k3s_register.deadline, self._links_register.deadline)
-        if self._unsettled or due <= now.at:
+        if due or self._unsettled:
             self._unsettled = False
             self._reorder()
             self._ask_for_seals(now)
             self._publish_k3s(now)
             self._publish_links(now)
+        self._deadline = min(
+            self.replica.deadline,
+            self.genesis.deadline,
+            self._seals.deadline,
+            self._k3s_register.deadline,
+            self._links_register.deadline,
+        )
 
     def _follow_genesis(self, now: Moment) -> None:
         """Take note of what was decided, and let the ledger use it."""
@@ -304,12 +308,14 @@ class Node:
             candidates=self.candidates(),
         )
         known_plan = self.standing.plan
+        # From the slots: a phase that says why this node stopped voting takes back no decision.
+        decided = {slot.slot for slot in state.slots if slot.decided}
         self.standing = Standing(
             generation=state.generation,
             plan=state.plan,
-            started=state.phase in ("started", "formed"),
+            started="started" in decided,
             may_initialise=state.may_initialise,
-            formed=state.phase == "formed",
+            formed="done" in decided,
         )
         if state.plan != known_plan:
             self._from_ledger(self.replica.reconsider(now), now)

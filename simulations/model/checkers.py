@@ -1,20 +1,21 @@
 """What must never happen, judged from outside: from disks, orders and clusters, not from the node.
 
 Every check runs at the step that could break it. A record of the log is taken apart here with
-plain msgpack, so that a fault in the code under test cannot hide itself.
+plain MessagePack, so that a fault in the code under test cannot hide itself.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgpack
+import msgspec
 
 from ledger import NodeId
 from meshd.events import ClusterOrder, Persist, Seal
 from roles import Bounds
+from simulations.model.disk import Disk
 from simulations.model.k3s import Etcd
 
 
@@ -43,6 +44,7 @@ class Checkers:
         self._names = names
         self._decided: dict[str, bytes] = {}  # <generation>/<slot> -> value, as first seen.
         self._known: dict[NodeId, set[str]] = {node: set() for node in names}
+        self._sent: set[NodeId] = set()  # Those that ever had an order.
         self._plans: dict[int, _Plan] = {}
         self._etcds: dict[int, list[Etcd]] = {}
         self.reached: Counter[str] = Counter()
@@ -80,11 +82,28 @@ class Checkers:
         if slot == "done":
             self._done(int(generation), value)
 
+    def revealed(self, node: NodeId, frame: bytes, disk: Disk) -> None:
+        """Check that a promise or a vote is on the disk of whoever lets it out."""
+        tag, body, *_ = msgspec.msgpack.decode(frame)
+        if tag != "message":
+            return
+        kind, _network, _limits, generation, slot, ballot, *_ = msgspec.msgpack.decode(body)
+        row = {"promise": f"promise/{generation}/{slot}", "accepted": f"accept/{generation}/{slot}"}
+        if kind not in row:
+            return
+        kept = disk.holds_vote(row[kind])
+        if kept is None or _ballot_in(kept) < ballot:
+            raise Violation(f"{self._names[node]} lets out a {kind} that is not on its disk")
+
     def ordered(self, node: NodeId, order: ClusterOrder) -> None:
         """Check an order against what is decided and durable on that node's own disk."""
-        if order.seat == "none" and not order.formed:
+        sent_before = node in self._sent
+        if order.seat != "none":
+            self._sent.add(node)
+        elif sent_before:
+            raise Violation(f"{self._names[node]} is ordered to leave its cluster")
+        if order.plan is None:
             return
-        assert order.plan is not None
         name, generation = self._names[node], order.plan.generation
         known = self._known[node]
         if order.formed and f"{generation}/done" not in known:
@@ -149,16 +168,23 @@ class Checkers:
             raise Violation("DONE does not name the cluster that exists")
 
 
+def _ballot_in(row: bytes) -> list[object]:
+    """Return the ballot, a round and a node, of a signed message in a journal."""
+    ballot = msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[5]
+    assert isinstance(ballot, list)
+    return ballot
+
+
 def _value_in(record: bytes) -> bytes:
     """Return the value of a record, an array of tag, value and votes."""
-    tag, value, _votes = msgpack.unpackb(record)
+    tag, value, _votes = msgspec.msgpack.decode(record)
     assert tag == "decided"
     assert isinstance(value, bytes)
     return value
 
 
 def _plan_in(value: bytes) -> _Plan:
-    tag, plan = msgpack.unpackb(value)
+    tag, plan = msgspec.msgpack.decode(value)
     assert tag == "claim"
     return _Plan(
         plan["generation"],

@@ -27,6 +27,14 @@ class Disk:
         else:
             self._tail.append(change)
 
+    def holds_vote(self, row: str) -> bytes | None:
+        """Return a journal row as the daemon would read it now."""
+        for change in reversed(self._tail):
+            for key, vote in change.votes:
+                if key == row:
+                    return vote
+        return self.votes.get(row)
+
     def load(self) -> tuple[tuple[bytes, ...], tuple[tuple[str, bytes], ...]]:
         """Return what a start finds: encoded entries, journal rows."""
         for change in self._tail:  # A restart without a power cut still sees the page cache.

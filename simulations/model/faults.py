@@ -1,4 +1,4 @@
-"""What goes wrong in a run, drawn from its seed: cuts, crashes, power cuts, dying k3s, odd clocks."""
+"""What goes wrong in a run, drawn from its seed: cuts, crashes, power cuts, k3s, clocks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ class Faults:
         )
 
     def schedule(self) -> None:
-        """Let the first fault happen; each schedules the next."""
+        """Let the first fault happen, before all else or later; each schedules the next."""
+        if self._world.scenario.bridged:
+            self._world.on_vote_crash = self._cut_anew
+        if self._world.scenario.cut_at_start:
+            (self._bridge if self._world.scenario.bridged else self._partition)()
+        self._next()
+
+    def _next(self) -> None:
         delay_s = self._rng.expovariate(1.0 / self._world.scenario.fault_gap_s)
         if self._world.timeline.now + delay_s < self._world.scenario.faults_until_s:
             self._world.timeline.after(delay_s, self._strike)
@@ -50,13 +57,16 @@ class Faults:
         world.links_changed()
 
     def _strike(self) -> None:
-        weights = [weight for weight, _, _ in self._kinds]
+        bridged = self._world.scenario.bridged
+        weights = [
+            weight * (5 if bridged and name == "bridge" else 1) for weight, name, _ in self._kinds
+        ]
         _, name, strike = self._rng.choices(self._kinds, weights)[0]
         self._world.say(None, f"fault: {name}")
         self._world.checkers.reached[name] += 1
         strike()
         self._world.links_changed()
-        self.schedule()
+        self._next()
 
     def _some(self) -> list[int]:
         """Return a random part of the machines, neither none nor all if there are two or more."""
@@ -77,6 +87,13 @@ class Faults:
         order = self._rng.sample(range(len(self._world.machines)), len(self._world.machines))
         third = max(1, len(order) // 3)
         self._world.network.bridge(order[:third], order[-third:])
+
+    def _cut_anew(self) -> None:
+        """Whoever counts on the vote is cut off from the voter before that comes back."""
+        if self._world.faulty:
+            self._world.network.open_all()
+            self._bridge()
+            self._world.links_changed()
 
     def _open(self) -> None:
         self._world.network.open_all()

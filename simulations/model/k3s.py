@@ -75,7 +75,9 @@ class K3s:
         site.services.append(self)
 
     def apply(self, order: ClusterOrder) -> None:
-        """Take an order; start the service if the order asks for one."""
+        """Take an order; start the service if the order asks for one, and never stop it."""
+        if order.seat == "none" and self.running:
+            return
         self.order = order
         if order.seat != "none" and not self.running:
             self._launch()
@@ -188,7 +190,7 @@ class K3s:
     def _report(self) -> None:
         services = self._site.services
         serving = self.ready and self.data is not None
-        names = ()
+        names: tuple[str, ...] = ()
         if serving and self.data is not None:
             names = tuple(sorted(services[voter].host.node_name for voter in self.data.voters))
         observed = K3sObserved(

@@ -142,7 +142,7 @@ class Kairos:
             network="lan",
             settings_hash="",
             ca_hash="",
-            token_commitment="the token in the file",
+            token_commitment="",
             vip=None,
         )
 
@@ -170,4 +170,4 @@ def _fnv1a(node: NodeId) -> int:
     return found
 
 
-KAIROS = Strategy(name="kairos", start=Kairos, decides=False)
+KAIROS = Strategy(name="kairos", start=Kairos, decides=False, run_on_s=120.0)

@@ -17,7 +17,7 @@ from meshd.schema import Facts
 from roles import Bounds
 from simulations.model.disk import Disk
 from simulations.model.k3s import K3s
-from simulations.model.scenario import MachineSpec
+from simulations.model.scenario import MachineSpec, Scenario
 
 NETWORK_ID = "sim-00000001"
 VIP = "10.0.0.250"
@@ -54,6 +54,8 @@ class Strategy:
     start: Callable[[Boot], Peer]
     arrange: Callable[[Sequence[Effect]], Sequence[Effect]] = tuple
     fsync: bool = True
+    rewrite: Callable[[Scenario], Scenario] | None = None
+    run_on_s: float = 0.0  # How long after the faults a run without liveness goes on.
     decides: bool = True  # Keeps a decision log that orders and starts are checked against.
 
 

@@ -5,45 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import msgspec
-
-from ledger import Instant, Moment
-from meshd.events import Apply, ClusterOrder, Effect, Event, Persist
+from ledger import Moment
+from meshd.events import Apply, ClusterOrder, Effect, Event, Send
 from meshd.node import Node
 from simulations.model.machine import Boot, Strategy
 from simulations.model.runs import start_node
+from simulations.model.scenario import Scenario
 
 
 def _persist_last(effects: Sequence[Effect]) -> Sequence[Effect]:
-    """Reveal first, keep later: what a shell does that does not wait for the commit."""
-    kept = [effect for effect in effects if isinstance(effect, Persist)]
-    return [effect for effect in effects if not isinstance(effect, Persist)] + kept
+    """Frames first, the commit after them: what a shell does that does not wait for the disk."""
+    return sorted(effects, key=lambda effect: not isinstance(effect, Send))
 
 
-def _quorum_minus_one(boot: Boot) -> Node:
-    bounds = replace(boot.bounds, quorum=max(1, boot.bounds.quorum - 1))
-    facts = msgspec.structs.replace(boot.facts, quorum=bounds.quorum)
-    return start_node(replace(boot, bounds=bounds, facts=facts))
+def _quorum_minus_one(scenario: Scenario) -> Scenario:
+    """A quorum of which two fit into the voters of a token."""
+    bounds = replace(scenario.bounds, quorum=scenario.bounds.nodes_max // 2)
+    return replace(scenario, bounds=bounds) if bounds.quorum > 0 else scenario
 
 
-class _Hasty:
+class _Hasty(Node):
     """Starts the cluster as soon as CLAIM names this node, without waiting for STARTED."""
 
-    def __init__(self, boot: Boot) -> None:
-        self._node = start_node(boot)
-        self._hurried = False
-
-    @property
-    def deadline(self) -> Instant:
-        return self._node.deadline
-
     def handle(self, event: Event, now: Moment) -> list[Effect]:
-        effects = self._node.handle(event, now)
-        plan = self._node.standing.plan
-        if plan is not None and plan.initialiser == self._node.me and not self._hurried:
-            self._hurried = True
+        before = self.standing.plan
+        effects = super().handle(event, now)
+        plan = self.standing.plan
+        if plan is not None and plan.initialiser == self.me and before is None:
             effects.append(Apply(ClusterOrder(seat="initialiser", plan=plan, formed=False)))
         return effects
+
+
+def _hasty(boot: Boot) -> Node:
+    return start_node(boot, kind=_Hasty)
 
 
 def _forgetful(boot: Boot) -> Node:
@@ -55,8 +49,8 @@ MUTANTS = {
     for mutant in (
         Strategy(name="persist-after-send", start=start_node, arrange=_persist_last),
         Strategy(name="no-fsync", start=start_node, fsync=False),
-        Strategy(name="quorum-minus-one", start=_quorum_minus_one),
-        Strategy(name="start-before-started", start=_Hasty),
+        Strategy(name="quorum-minus-one", start=start_node, rewrite=_quorum_minus_one),
+        Strategy(name="start-before-started", start=_hasty),
         Strategy(name="no-journal", start=_forgetful),
     )
 }

@@ -1,7 +1,8 @@
-"""One seed from start to end: faults with safety checked at every step, then healing and liveness."""
+"""One seed from start to end: faults, safety checked at every step; then healing, and liveness."""
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,9 +36,9 @@ class Result:
     fingerprint: str | None
 
 
-def start_node(boot: Boot) -> Node:
-    """Start the very class that the daemon runs."""
-    return Node(
+def start_node(boot: Boot, *, kind: type[Node] = Node) -> Node:
+    """Start the very class that the daemon runs, or a mutant of it."""
+    return kind(
         network_id=NETWORK_ID,
         signer=boot.signer,
         bounds=boot.bounds,
@@ -61,9 +62,10 @@ def run_seed(
     trace: Callable[[str], None] | None = None,
     fingerprinted: bool = False,
 ) -> Result:
-    """Run one seed; a broken promise is returned as `failure`, any other exception is raised."""
+    """Run one seed; a broken promise or invariant is returned as `failure`."""
+    chosen = scenario if scenario is not None else scenario_of(seed)
     world = World(
-        scenario if scenario is not None else scenario_of(seed),
+        strategy.rewrite(chosen) if strategy.rewrite is not None else chosen,
         strategy,
         trace=trace,
         fingerprinted=fingerprinted,
@@ -72,9 +74,9 @@ def run_seed(
     formed_after_s: float | None = None
     try:
         formed_after_s = _run(world, strategy)
-    except Violation as violation:
-        failure = f"at {world.timeline.now:.3f} s: {violation}"
-        world.say(None, f"VIOLATION {violation}")
+    except AssertionError as error:  # A broken promise, or one of the node's own invariants.
+        failure = f"at {world.timeline.now:.3f} s: {error if str(error) else _place(error)}"
+        world.say(None, f"VIOLATION {failure}")
     return Result(
         seed=seed,
         failure=failure,
@@ -86,6 +88,12 @@ def run_seed(
     )
 
 
+def _place(error: AssertionError) -> str:
+    """Return where a nameless assertion stands."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}: assert {frame.line}"
+
+
 def _run(world: World, strategy: Strategy) -> float:
     scenario = world.scenario
     faults = Faults(world, Random(f"faults {scenario.seed}"))
@@ -95,6 +103,7 @@ def _run(world: World, strategy: Strategy) -> float:
         world.checkers.reached["decided under faults"] = 1
     faults.heal()
     healed_at = world.timeline.now
+    world.timeline.run_until(healed_at + strategy.run_on_s)
     while True:
         world.timeline.run_until(world.timeline.now + _STEP_S)
         after_s = world.timeline.now - healed_at

@@ -35,10 +35,13 @@ class Scenario:
     bounds: Bounds
     machines: tuple[MachineSpec, ...]
     vip: bool
+    cut_at_start: bool
     weather: Weather
     faults_until_s: float
+    bridged: bool  # The cuts of a duel: machines in the middle see both sides.
     fault_gap_s: float  # Mean time between faults.
     crash_rate: float  # Probability of a crash at each effect while faults last.
+    vote_crash_rate: float  # The same at each commit of votes: where forgetting would hurt.
     k3s_slowness: float
 
     def describe(self) -> str:
@@ -63,8 +66,10 @@ def legal_bounds() -> tuple[Bounds, ...]:
 
 
 def scenario_of(seed: int) -> Scenario:
-    """Draw the scenario of a seed."""
+    """Draw the scenario of a seed; one in four is a duel."""
     rng = Random(f"scenario {seed}")
+    if seed % 4 == 3:
+        return duel_of(seed, rng)
     bounds = rng.choice(legal_bounds())
     voters = rng.randint(bounds.quorum, bounds.nodes_max)
     workers = rng.choice((0, 0, 1, 2)) if voters < MACHINES_MAX - 1 else 0
@@ -86,6 +91,8 @@ def scenario_of(seed: int) -> Scenario:
         bounds=bounds,
         machines=machines,
         vip=rng.random() < 0.5,
+        bridged=False,
+        cut_at_start=rng.random() < 0.3,
         weather=Weather(
             loss=rng.choice((0.0, 0.05, 0.2, 0.5)) if stormy else 0.0,
             duplication=rng.choice((0.0, 0.1, 0.3)),
@@ -94,7 +101,35 @@ def scenario_of(seed: int) -> Scenario:
         faults_until_s=faults_until_s,
         fault_gap_s=rng.choice((2.0, 4.0, 8.0, 16.0)),
         crash_rate=rng.choice((0.0, 0.002, 0.01, 0.03)),
+        vote_crash_rate=rng.choice((0.0, 0.0, 0.1, 0.3)),
         k3s_slowness=rng.choice((0.5, 1.0, 1.0, 3.0)),
+    )
+
+
+def duel_of(seed: int, rng: Random) -> Scenario:
+    """Draw a scenario that is hard on votes: few voters, small quorums, crashes at each commit.
+
+    Two halves that see each other only through machines that forget are where Paxos breaks if
+    anything about its memory is wrong.
+    """
+    most = rng.choice((2, 3, 3, 4, 5))
+    bounds = Bounds.bounded(control_plane=1, nodes_max=most)
+    return Scenario(
+        seed=seed,
+        bounds=bounds,
+        machines=tuple(
+            MachineSpec(index=index, wish="auto", may_vote=True, boots_at_s=0.0, wall_offset_ms=0)
+            for index in range(most)
+        ),
+        vip=False,
+        bridged=True,
+        cut_at_start=True,
+        weather=Weather(loss=rng.choice((0.0, 0.0, 0.2)), latency_s=(0.05, 0.4)),
+        faults_until_s=40.0,
+        fault_gap_s=rng.choice((1.0, 2.0, 4.0)),
+        crash_rate=0.01,
+        vote_crash_rate=rng.choice((0.1, 0.3)),
+        k3s_slowness=1.0,
     )
 
 

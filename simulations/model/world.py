@@ -15,6 +15,8 @@ from typing import assert_never
 from ledger import NodeId
 from meshd.events import (
     Apply,
+    Channel,
+    ClusterOrder,
     Connected,
     Disconnected,
     Effect,
@@ -63,6 +65,7 @@ class World:
         self.timeline = Timeline()
         self.rng = Random(f"world {scenario.seed}")
         self.faulty = True
+        self.on_vote_crash: Callable[[], None] = lambda: None  # Faults may add to the injury.
         self.steps = 0
         self._strategy = strategy
         self._trace = trace
@@ -222,7 +225,10 @@ class World:
 
     def _survives(self, machine: Machine, effect: Effect) -> bool:
         """Perform `effect`, unless the machine dies before it; return whether it lives on."""
-        if not self.faulty or self.rng.random() >= self.scenario.crash_rate:
+        scenario = self.scenario
+        votes = isinstance(effect, Persist) and effect.votes
+        rate = max(scenario.crash_rate, scenario.vote_crash_rate if votes else 0.0)
+        if not self.faulty or self.rng.random() >= rate:
             self._perform(machine, effect)
             return True
         if self.rng.random() < 0.5:
@@ -231,6 +237,8 @@ class World:
         self.crash(
             machine, power_cut=self.rng.random() < 0.5, down_s=self.rng.choice((0.3, 3.0, 15.0))
         )
+        if votes:
+            self.on_vote_crash()
         return False
 
     def _perform(self, machine: Machine, effect: Effect) -> None:
@@ -238,27 +246,13 @@ class World:
             self._history.update(repr((self.timeline.now, machine.spec.index, effect)).encode())
         match effect:
             case Persist():
-                machine.disk.persist(effect)
-                if self._strategy.decides:
-                    self.checkers.persisted(machine.node, effect)
-            case Send(peer, channel, frame):
-                target = self._by_node[peer]
-                event = Received(machine.node, channel, frame)
-                self.network.send(
-                    machine.spec.index, target.spec.index, partial(self._handle, target, event)
-                )
+                self._persist(machine, effect)
+            case Send():
+                self._send(machine, effect)
             case Seal():
-                self.say(
-                    machine, f"seals {effect.name} to {self._by_node[effect.recipient].facts.name}"
-                )
-                if self._strategy.decides:
-                    self.checkers.sealed(machine.node, effect)
                 self._seal(machine, effect)
             case Apply(order):
-                self.say(machine, f"order: {order.seat}, formed {order.formed}, join {order.join}")
-                if self._strategy.decides:
-                    self.checkers.ordered(machine.node, order)
-                machine.k3s.apply(order)
+                self._apply(machine, order)
             case Note():
                 self.say(machine, f"note {effect.kind}: {effect.text}")
             case Reject(peer, reason):
@@ -269,7 +263,30 @@ class World:
             case _:
                 assert_never(effect)
 
+    def _send(self, machine: Machine, send: Send) -> None:
+        if self._strategy.decides and send.channel is Channel.GENESIS:
+            self.checkers.revealed(machine.node, send.frame, machine.disk)
+        target = self._by_node[send.peer]
+        event = Received(machine.node, send.channel, send.frame)
+        self.network.send(
+            machine.spec.index, target.spec.index, partial(self._handle, target, event)
+        )
+
+    def _persist(self, machine: Machine, change: Persist) -> None:
+        machine.disk.persist(change)
+        if self._strategy.decides:
+            self.checkers.persisted(machine.node, change)
+
+    def _apply(self, machine: Machine, order: ClusterOrder) -> None:
+        self.say(machine, f"order: {order.seat}, formed {order.formed}, join {order.join}")
+        if self._strategy.decides:
+            self.checkers.ordered(machine.node, order)
+        machine.k3s.apply(order)
+
     def _seal(self, machine: Machine, seal: Seal) -> None:
+        self.say(machine, f"seals {seal.name} to {self._by_node[seal.recipient].facts.name}")
+        if self._strategy.decides:
+            self.checkers.sealed(machine.node, seal)
         value = f"{seal.name} for {seal.recipient}".encode()
         event = SecretSealed(seal.recipient, seal.name, value)
         self._later(machine, self.rng.uniform(0.01, 0.2), partial(self._handle, machine, event))

@@ -1,0 +1,90 @@
+"""`python -m simulations.model --seed N` or `--seeds COUNT`: run seeds, say how to run them again.
+
+Progress goes to stderr, results to stdout. Exit code 1 if any seed fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from timeit import default_timer  # A stopwatch for the people who wait; nothing simulated sees it.
+
+from simulations.model.machine import Strategy
+from simulations.model.many import STRATEGIES, run_seeds
+from simulations.model.runs import MESHD, Result, run_seed
+from simulations.model.scenario import scenario_of
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line says; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m simulations.model", description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--seed", type=int, help="run this one seed")
+    what.add_argument("--seeds", type=int, metavar="COUNT", help="run this many seeds")
+    parser.add_argument("--start", type=int, default=0, help="first of the many (default 0)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes for the many (default 2)")
+    parser.add_argument("--trace", action="store_true", help="print what happens in the one")
+    parser.add_argument("--strategy", choices=sorted(STRATEGIES), default=MESHD.name)
+    options = parser.parse_args(arguments)
+    strategy = STRATEGIES[options.strategy]
+    if options.seed is not None:
+        return _one(options.seed, strategy, trace=options.trace)
+    seeds = range(options.start, options.start + options.seeds)
+    return _many(seeds, strategy, jobs=options.jobs)
+
+
+def command_for(seed: int, strategy: Strategy) -> str:
+    """Return the command that repeats a seed."""
+    other = f" --strategy {strategy.name}" if strategy is not MESHD else ""
+    return f"python -m simulations.model --seed {seed}{other} --trace"
+
+
+def _one(seed: int, strategy: Strategy, *, trace: bool) -> int:
+    print(f"SEED={seed}  {scenario_of(seed).describe()}")
+    print(f"again: {command_for(seed, strategy)}")
+    result = run_seed(seed, strategy, trace=print if trace else None, fingerprinted=True)
+    print(f"{_verdict(result)}; {result.steps} steps; fingerprint {result.fingerprint}")
+    return 0 if result.failure is None else 1
+
+
+def _many(seeds: range, strategy: Strategy, *, jobs: int) -> int:
+    began = default_timer()
+    failed: list[Result] = []
+    reached: Counter[str] = Counter()
+    waits: list[float] = []
+    steps = 0
+    for number, result in enumerate(run_seeds(seeds, strategy=strategy.name, jobs=jobs), start=1):
+        steps += result.steps
+        reached.update(dict.fromkeys(result.reached, 1))
+        if result.failure is not None:
+            failed.append(result)
+            print(f"SEED={result.seed} {result.failure}")
+            print(f"again: {command_for(result.seed, strategy)}", flush=True)
+        elif result.formed_after_s is not None:
+            waits.append(result.formed_after_s)
+        if number % 100 == 0:
+            rate = number / (default_timer() - began)
+            print(f"{number} of {len(seeds)} seeds, {rate:.1f} seeds/s", file=sys.stderr)
+    spent_s = default_timer() - began
+    print("reached, in seeds: " + ", ".join(f"{k} {n}" for k, n in sorted(reached.items())))
+    if waits:
+        waits.sort()
+        half, most = waits[len(waits) // 2], waits[-1]
+        print(f"formed after the faults ended: median {half:.0f} s, longest {most:.0f} s")
+    print(
+        f"{len(seeds)} seeds from {seeds.start}, {len(failed)} failed; {steps} steps in "
+        f"{spent_s:.1f} s, {len(seeds) / spent_s:.1f} seeds/s with {jobs} processes"
+    )
+    return 1 if failed else 0
+
+
+def _verdict(result: Result) -> str:
+    if result.failure is not None:
+        return f"FAILED {result.failure}"
+    return f"fine: in place {result.formed_after_s:.0f} s after the faults ended"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Many seeds in several processes; the result of each is the same in any process."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from simulations.model.kairos import KAIROS
+from simulations.model.mutants import MUTANTS
+from simulations.model.runs import MESHD, Result, run_seed
+
+STRATEGIES = {MESHD.name: MESHD, KAIROS.name: KAIROS, **MUTANTS}
+
+_BATCH_SEEDS = 8
+
+
+def run_seeds(seeds: Sequence[int], *, strategy: str, jobs: int) -> Iterator[Result]:
+    """Run seeds; results come in the order of the seeds."""
+    run = partial(run_named, strategy=strategy)
+    if jobs == 1:
+        yield from map(run, seeds)
+        return
+    # A fresh interpreter per process: no thread of the caller is half copied by a fork.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+        yield from pool.map(run, seeds, chunksize=_BATCH_SEEDS)
+
+
+def run_named(seed: int, strategy: str) -> Result:
+    """Run one seed of a strategy that is named."""
+    return run_seed(seed, STRATEGIES[strategy])
