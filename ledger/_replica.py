@@ -74,6 +74,7 @@ class Replica:
         self._contested: dict[str, int] = {}  # Own key -> a foreign `seq` to be exceeded.
         self._reissued = TokenBucket(REISSUED_PER_S, REISSUED_BURST, now.at)
         self._reissues = 0
+        self._forgotten: Entry | None = None
         self._at = now.at
 
     @property
@@ -113,6 +114,15 @@ class Replica:
         A few after an old disk was restored; if it keeps growing, a second node has the same key.
         """
         return self._reissues
+
+    @property
+    def forgotten(self) -> Entry | None:
+        """The first entry by this node that a peer knew and its own storage did not.
+
+        What a node says is stored before it is sent, so this one was written by another life: the
+        storage was lost or is an old copy, or this node's key is in use on two machines.
+        """
+        return self._forgotten
 
     @property
     def skewed(self) -> Mapping[NodeId, int]:
@@ -242,7 +252,11 @@ class Replica:
             except BadEntry as error:
                 faults.append(str(error))
                 continue
-            if entry is None or self._contest(entry):
+            if entry is None:
+                continue
+            if entry.author == self._signer.node_id and self._forgotten is None:
+                self._forgotten = entry  # `_examine` returns what is held only if it is new here.
+            if self._contest(entry):
                 continue
             if self._registers.merge(entry):
                 news[entry.author, entry.key] = entry

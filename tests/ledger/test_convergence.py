@@ -109,6 +109,11 @@ class Replicas(RuleBasedStateMachine):
             assert set(replica.equivocations) <= set(self.suspects)
 
     @invariant()
+    def nobody_forgets_whose_disk_is_its_newest(self) -> None:
+        for node, replica in zip(self.world.ids, self.world.replicas, strict=True):
+            assert replica.forgotten is None or node in self.suspects
+
+    @invariant()
     def disks_hold_what_replicas_hold(self) -> None:
         for disk, replica in zip(self.world.disks, self.world.replicas, strict=True):
             assert disk == dict(replica.entries)
@@ -173,6 +178,7 @@ def test_ten_replicas_converge_after_30_percent_loss(seed: int) -> None:
     world, _ = lossy_run(seed)
     assert world.converged
     assert world.rejects == []
+    assert [replica.forgotten for replica in world.replicas] == [None] * 10
 
 
 def test_a_run_is_the_same_in_processes_with_different_hash_seeds() -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from ledger import (
+    Entry,
     Instant,
     Policy,
     Reject,
@@ -207,6 +208,55 @@ def test_a_register_not_written_since_the_start_is_learnt_back() -> None:
     world.settle()
     assert world.replicas[0].entries[past.author, past.key] == past
     assert past in world.stored[0]
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        (),  # Lost.
+        (entry_of(1, seq=2),),  # Old.
+        (entry_of(1, "links", seq=9),),  # Of another register only.
+        (entry_of(1, seq=5, value=b"otherwise"),),  # Another life used the same number.
+    ],
+)
+def test_an_own_entry_that_the_disk_does_not_know_is_noticed(disk: tuple[Entry, ...]) -> None:
+    world = World(2)
+    past = entry_of(1, seq=5)
+    world.perform(1, world.replicas[1].receive(signer_of(77).node_id, push(past), world.now))
+    world.restart(0, {(entry.author, entry.key): entry for entry in disk})
+    assert world.replicas[0].forgotten is None
+    world.link(0, 1)
+    world.settle()
+    assert world.replicas[0].forgotten == past
+    assert world.replicas[1].forgotten is None
+    world.restart(0)  # From here on the disk knows it, so whoever cares has to remember this.
+    world.settle()
+    assert world.replicas[0].forgotten is None
+
+
+def test_a_new_life_that_wrote_at_once_still_notices_the_old_one() -> None:
+    world = World(2)
+    past = entry_of(1, seq=1, value=b"past")
+    world.perform(1, world.replicas[1].receive(signer_of(77).node_id, push(past), world.now))
+    world.write(0, "facts", b"present")
+    world.link(0, 1)
+    world.settle()
+    assert world.replicas[0].forgotten == past
+
+
+def test_own_entries_that_come_back_are_nothing_forgotten() -> None:
+    world = World(2)
+    world.link(0, 1)
+    world.write(0, "facts", b"one")
+    older = push(*world.stored[0])
+    world.write(0, "facts", b"two")
+    world.settle()
+    world.restart(0)
+    world.settle()
+    newest = push(*world.replicas[1].entries.values())
+    for frame in (older, newest):
+        world.perform(0, world.replicas[0].receive(world.ids[1], frame, world.now))
+    assert world.replicas[0].forgotten is None
 
 
 def test_a_write_settles_what_was_contested() -> None:
