@@ -25,7 +25,7 @@ class DialFailed(Exception):
 
 
 class OnlyOurselves(DialFailed):
-    """Where the peer should be, this node itself answered, and nobody else anywhere."""
+    """The only address is this node's own."""
 
 
 async def dial(

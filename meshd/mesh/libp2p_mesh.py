@@ -142,7 +142,7 @@ class LibP2PMesh:
     def learn(self, peer: NodeId, addresses: Sequence[str]) -> None:
         """See `meshd.ports.Mesh.learn`."""
         if self._book.learn(peer, _parse_all(addresses)):
-            self._bell.set()
+            self._dial_soon(peer)
 
     def punish(self, peer: NodeId) -> None:
         """See `meshd.ports.Mesh.punish`."""
@@ -169,10 +169,13 @@ class LibP2PMesh:
     def _heard(self, peer: NodeId, places: list[TcpAddress]) -> bool:
         is_new = peer not in self._book
         self._book.learn(peer, places)
+        self._dial_soon(peer)
+        return is_new
+
+    def _dial_soon(self, peer: NodeId) -> None:
         delay = 0.0 if self.node_id < peer else POLITENESS_S
         self._book.hurry(peer, trio.current_time(), delay_s=delay)
         self._bell.set()
-        return is_new
 
     def _learn_seed(self, text: str) -> None:
         address = _parse(text)
@@ -267,18 +270,15 @@ class LibP2PMesh:
 
     async def _dial_one(self, key: str, events: EventSink) -> None:
         expected = None if key.startswith("/") else NodeId(key)
-        connection = None
         async with self._dials:
+            if expected is not None and expected in self._links:
+                return self._book.reached(key, expected)  # It was faster.
             try:
-                if expected is None or expected not in self._links:
-                    connection = await dial(self._host, self._book[key].addresses, expected)
+                connection = await dial(self._host, self._book[key].addresses, expected)
             except OnlyOurselves:
-                if expected is None:
-                    return self._book.forget(key)  # All nodes may be given the same seeds.
+                return self._book.forget(key)  # All nodes may be given the same seeds.
             except DialFailed:
-                pass
-        if connection is None:
-            return await self._dial_failed(key, expected, events)
+                return await self._dial_failed(key, expected, events)
         try:
             if expected is None and connection.peer in self._links:
                 # An address without a name led to somebody known.

@@ -70,13 +70,16 @@ class Links:
         return False
 
     def awaited(self) -> list[NodeId]:
-        """Return to whom frames wait to be sent, sorted, after dropping those that waited long."""
+        """Return to whom frames wait to be sent, sorted."""
+        self._drop_stale()
+        return sorted(self._pending)
+
+    def _drop_stale(self) -> None:
         oldest = trio.current_time() - PENDING_FOR_S
         for peer, frames in list(self._pending.items()):
             self._pending[peer] = [frame for frame in frames if frame[0] >= oldest]
             if not self._pending[peer]:
                 del self._pending[peer]
-        return sorted(self._pending)
 
     def banned(self, peer: NodeId) -> bool:
         """Whether `peer` was dropped for breaking rules less than a minute ago."""
@@ -125,6 +128,7 @@ class Links:
                 old.end("replaced by a newer connection", Farewell.SURPLUS)
                 await old.finished.wait()
             self._lost.pop(peer, None)
+            self._drop_stale()
             for _, channel, frame in self._pending.pop(peer, []):
                 link.send_nowait(channel, frame)
             await link.run(events)

@@ -66,7 +66,7 @@ class Refusals:
                 Health(
                     code="MESH-3101",
                     severity="warning",
-                    message=f"refused to talk to {places}: {fresh[-1].why}",
+                    message=f"no connection with {places}: {fresh[-1].why}",
                     fix="if it belongs to this cluster, it needs the same p2p.network_token",
                 )
             )
