@@ -17,10 +17,11 @@ from roles._messages import (
     Nack,
     Prepare,
     Promise,
+    hash_of,
     seal,
     without_value,
 )
-from roles._state import Slot
+from roles._state import Effect, Record, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Answer:
 
     rows: tuple[Row, ...]
     reply: Authentic
+
+    @property
+    def durable(self) -> list[Effect]:
+        """What is to be performed before the reply is sent."""
+        return [Record(self.rows)] if self.rows else []
 
     @property
     def refused(self) -> bool:
@@ -74,7 +80,7 @@ class Acceptor:
     def accept(self, ask: Accept, value: bytes) -> Answer:
         """Vote for the value, unless a higher ballot is promised.
 
-        The caller has checked that this ballot was not accepted with another value.
+        The caller has seen to it that the ask does not contradict an earlier one.
         """
         memory = self._memory
         floor = memory.floor(ask.slot)
@@ -99,6 +105,13 @@ class Acceptor:
         )
         memory.accepted[ask.slot] = vote
         return Answer((row_of(vote),), without_value(vote))
+
+    def contradicts(self, ask: Accept) -> bool:
+        """Whether this ballot was accepted here with another value."""
+        vote = self._memory.accepted.get(ask.slot)
+        if vote is None or vote.message.ballot != ask.ballot:
+            return False
+        return hash_of(vote.value) != ask.value_hash
 
     def refuse(self, ask: Prepare | Accept, *, promised: Ballot | None, open_slot: Slot) -> Answer:
         """Say no, and why: a higher promise, or an earlier slot that is still open here."""

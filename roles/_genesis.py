@@ -13,7 +13,7 @@ from random import Random
 from typing import Literal, assert_never
 
 from ledger import Instant, NodeId, Signer
-from roles._acceptor import Acceptor, Answer
+from roles._acceptor import Acceptor
 from roles._electorate import Electorate, electorate
 from roles._evidence import Evidence
 from roles._journal import read_journal
@@ -35,7 +35,7 @@ from roles._messages import Record as DecidedFrame
 from roles._nomination import Nomination
 from roles._proposer import Proposer
 from roles._records import Claim, Decision, Started, encode_value, slots_before
-from roles._state import SLOTS, Effect, GenesisState, Record, Reject, SendTo, Slot
+from roles._state import SLOTS, Effect, GenesisState, Reject, SendTo, Slot
 from roles._types import Bounds, Candidate
 from roles._wording import View, describe
 
@@ -145,6 +145,19 @@ class Genesis:
         self._evidence.observe(self._log.plan, voters, kube_system_uid, now)
         return self._advance(now)
 
+    def contradicted(self, what: str, now: Instant) -> list[Effect]:
+        """Take note that others hold `what`, a ledger key, of this node and its disk did not.
+
+        Such a node may have voted and not know it, so until DONE it never votes again.
+        """
+        if "done" in self._memory.decided:
+            return []
+        reason = (
+            f"others hold {what} of this node, and its disk does not: the disk was lost or is an "
+            "old copy, or this node's key is in use on two machines"
+        )
+        return self._log.doubt(reason) + self._advance(now)
+
     def tick(self, now: Instant) -> list[Effect]:
         """Do what is due."""
         return self._advance(now)
@@ -204,7 +217,7 @@ class Genesis:
     def _votes(self) -> bool:
         """Whether this node takes part at all."""
         memory = self._memory
-        sound = memory.damage is None and memory.limits <= {self._bounds.limits}
+        sound = memory.gap is None and memory.limits <= {self._bounds.limits}
         counted = self._electorate.halt is None and self._me in self._electorate.voters
         return self._may_vote and sound and counted
 
@@ -267,12 +280,12 @@ class Genesis:
         else:
             self._log.check_value(sealed.value, ask.slot)
             effects = self._watch(sealed, now)
-            if effects or self._contradicts(ask):
+            if effects or self._acceptor.contradicts(ask):
                 return [*effects, Reject(ask.sender, "two values for one ballot")]
             answer = self._acceptor.accept(ask, sealed.value)
         if not answer.refused:
             self._proposer.give_way(ask.ballot, now)
-        return [*effects, *_durable(answer), SendTo(ask.sender, answer.reply.frame)]
+        return [*effects, *answer.durable, SendTo(ask.sender, answer.reply.frame)]
 
     def _count_promise(self, promise: Promise, sealed: Authentic, now: Instant) -> list[Effect]:
         """Pass a promise to the proposer, if it is one that it waits for."""
@@ -282,13 +295,6 @@ class Genesis:
         if promise.accepted is not None:
             self._log.check_value(sealed.value, promise.slot)
         return self._proposer.promised(sealed, now)
-
-    def _contradicts(self, ask: Accept) -> bool:
-        """Whether this ballot was accepted here with another value."""
-        vote = self._memory.accepted.get(ask.slot)
-        if vote is None or vote.message.ballot != ask.ballot:
-            return False
-        return hash_of(vote.value) != ask.value_hash
 
     def _refused(self, sender: NodeId, nack: Nack, now: Instant) -> list[Effect]:
         """Bring a voter that lags behind up to date, or yield to a higher ballot."""
@@ -389,7 +395,3 @@ class Genesis:
         effects = self._learn(self._log.read(record), now, now)
         others = [voter for voter in self._electorate.voters if voter != self._me]
         return [*effects, *(SendTo(voter, record) for voter in others)]
-
-
-def _durable(answer: Answer) -> list[Effect]:
-    return [Record(answer.rows)] if answer.rows else []

@@ -1,5 +1,12 @@
 """A voter's durable memory: rows that are the very messages it signed, checked when read back.
 
+| key | what the row holds |
+|---|---|
+| `promise/<generation>/<slot>`, `accept/<generation>/<slot>` | its newest Promise and Accepted |
+| `ballot/<generation>`, `intent/<generation>` | its newest Prepare, and its Intent |
+| `decided/<generation>/<slot>`, `proof/<node>` | a decision's record; who signed two values |
+| `doubt` | in words, how it turned out that rows are missing; ends voting whatever it says |
+
 Whoever reads a journal gets all of it or a reason not to vote: a row that is damaged, foreign or
 unknown leaves doubt about what was promised, and nobody votes from doubt.
 """
@@ -42,7 +49,13 @@ class Memory:
     intent: bytes | None = None  # Hash of the CLAIM this node means to start.
     own_round: int = 0  # The highest this node ever proposed with.
     limits: set[tuple[int, int, int]] = field(default_factory=set)  # Those ever voted under.
-    damage: str | None = None
+    damage: str | None = None  # The first row that cannot be read.
+    doubt: str | None = None  # How it is known that rows are missing.
+
+    @property
+    def gap(self) -> str | None:
+        """Why this memory may lack a vote, or None if it is whole."""
+        return self.doubt if self.doubt is not None else self.damage
 
     @property
     def has_voted(self) -> bool:
@@ -71,6 +84,11 @@ def row_of_decision(decision: Decision) -> Row:
 def row_of_proof(proof: Proof) -> Row:
     """Return the journal row that keeps a proof of equivocation."""
     return f"proof/{proof.culprit}", proof.encode()
+
+
+def row_of_doubt(reason: str) -> Row:
+    """Return the journal row that keeps voting ended."""
+    return "doubt", reason.encode()
 
 
 def row_key(message: Message) -> str | None:
@@ -108,6 +126,9 @@ def _read_row(
     Raises:
         BadMessage: what is wrong with the row.
     """
+    if key == "doubt":
+        memory.doubt = data.decode(errors="replace")
+        return
     if key.startswith("proof/"):
         proof = read_proof(data, network_id=network_id)
         if key != f"proof/{proof.culprit}":

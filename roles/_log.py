@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from ledger import Instant, NodeId
-from roles._journal import Memory, row_of_decision, row_of_proof
+from roles._journal import Memory, row_of_decision, row_of_doubt, row_of_proof
 from roles._messages import Authentic, BadMessage, hash_of
 from roles._records import (
     Claim,
@@ -102,6 +102,13 @@ class DecisionLog:
             return []
         self._memory.proofs[proof.culprit] = proof
         return [Record((row_of_proof(proof),))]
+
+    def doubt(self, reason: str) -> list[Effect]:
+        """Stop voting, in later lives too: something this node did is not in its journal."""
+        if self._memory.doubt is not None:
+            return []
+        self._memory.doubt = reason
+        return [Record((row_of_doubt(reason),))]
 
     def check_value(self, raw: bytes, slot: Slot) -> None:
         """Refuse a value that cannot stand in this slot of this log.

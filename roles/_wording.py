@@ -87,9 +87,12 @@ def _halt(view: View) -> _Halted | None:
     if not view.may_vote:
         return None
     memory, halt = view.memory, view.electorate.halt
-    if memory.damage is not None:
-        fix = "nothing is needed if enough others vote; otherwise start afresh with a new token"
-        return "halted-lost-memory", _error("MESH-4005", memory.damage, fix)
+    if memory.gap is not None:
+        fix = (
+            "nothing is needed if enough others vote; otherwise put its newest disk back, or start "
+            "all machines afresh with a new token"
+        )
+        return "halted-lost-memory", _error("MESH-4005", memory.gap, fix)
     foreign = sorted(memory.limits - {view.bounds.limits})
     if foreign:
         most, quorum, control_plane = foreign[0]

@@ -17,6 +17,7 @@ from tests.roles.table import (
     claimed,
     frame_in_words,
     give,
+    number_of,
     phase_of,
     plan_of,
     prepare,
@@ -120,6 +121,66 @@ def test_a_disk_put_back_from_an_old_copy_is_noticed() -> None:
     problems = table.machines[2].state.problems
     assert [problem.code for problem in problems] == ["MESH-4005"]
     assert "an old copy of the disk was put back" in problems[0].message
+
+
+def test_a_past_that_the_journal_does_not_know_ends_voting_for_good() -> None:
+    table = Table(THREE)
+    table.seat(1, 2, 3)
+    table.look_around()
+    table.perform(1, table.machines[1].contradicted("node/x/facts", Instant(table.now)))
+    for _ in range(2):
+        state = table.machines[1].state
+        assert state.phase == "halted-lost-memory"
+        assert [problem.code for problem in state.problems] == ["MESH-4005"]
+        assert "others hold node/x/facts of this node, and its disk does not" in (
+            state.waiting_for or ""
+        )
+        assert table.machines[1].deadline == float("inf")
+        table.posted.clear()
+        give(table, 2, 1, prepare(2, 9))
+        give(table, 2, 1, accept(2, 9, encode_value(Claim(plan_of(2)))))
+        assert table.posted == []
+        table.seat(1)
+        table.look_around()
+
+
+def test_the_others_decide_without_a_voter_that_forgot() -> None:
+    table = Table(THREE)
+    table.seat(1, 2, 3)
+    table.perform(1, table.machines[1].contradicted("node/x/facts", Instant(table.now)))
+    table.look_around()
+    table.wait(2.0)
+    table.settle()
+    assert phase_of(table, 2) == "started"
+    for record in list(table.ledger.values()):
+        table.perform(1, table.machines[1].learn(record, Instant(table.now)))
+        found = read_record(record, network_id=NETWORK, quorum=2)
+        assert signer_of(1).node_id not in found.signers
+    plan = table.machines[1].state.plan
+    assert plan is not None
+    table.observe(number_of(plan.initialiser), [number_of(plan.initialiser)])
+    table.settle()
+    assert phase_of(table, 1) == "formed"
+    assert table.machines[1].state.problems == ()
+
+
+def test_once_the_cluster_stands_nothing_that_was_forgotten_matters() -> None:
+    table = claimed()
+    table.observe(1, [1])
+    table.settle()
+    disk = dict(table.disks[2])
+    table.perform(2, table.machines[2].contradicted("node/x/facts", Instant(table.now)))
+    assert table.disks[2] == disk
+    assert table.machines[2].state.problems == ()
+
+
+@pytest.mark.parametrize("row", [b"", b"\xff\xfe", b"a reason"])
+def test_a_row_of_doubt_ends_voting_whatever_it_says(row: bytes) -> None:
+    table = Table(THREE)
+    table.disks[1] = {"doubt": row}
+    table.seat(1, 2, 3)
+    table.look_around()
+    assert phase_of(table, 1) == "halted-lost-memory"
 
 
 def test_settings_that_were_changed_after_a_vote_end_voting() -> None:
