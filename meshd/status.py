@@ -13,7 +13,7 @@ from ledger import Moment, NodeId, encode_entry
 from meshd.events import Health
 from meshd.node import Known, Node, NodePhase, seat_in
 from meshd.schema import Facts, K3sRecord, K3sState, LinkRecord, LinkState, PathKind
-from roles import GenesisPhase, RoleWish
+from roles import GenesisPhase, RoleWish, read_record
 
 Role = Literal["control-plane", "worker", "none"]
 
@@ -213,15 +213,17 @@ def ledger_rows(
                 stamp_ms=entry.stamp_ms,
                 age_s=round(age_ms / 1000, 1) if age_ms >= 0 else None,
                 size=len(encode_entry(entry)),
-                value=shown_value(entry.key, entry.value),
+                value=shown_value(node, entry.key, entry.value),
             )
         )
     return tuple(rows)
 
 
-def shown_value(key: str, value: bytes) -> object:
+def shown_value(node: Node, key: str, value: bytes) -> object:
     """Return a value for people: the record if it is one of ours, else the start of its bytes."""
     parts = key.split("/")
+    if parts[0] == "genesis":
+        return _shown_decision(node, value)
     record = _RECORDS.get(parts[2]) if parts[0] == "node" and len(parts) == 3 else None
     if record is not None:
         try:
@@ -232,6 +234,18 @@ def shown_value(key: str, value: bytes) -> object:
             pass  # Of a later version: shown as the bytes it is.
     rest = "…" if len(value) > _VALUE_SHOWN_BYTES else ""
     return value[:_VALUE_SHOWN_BYTES].hex() + rest
+
+
+def _shown_decision(node: Node, record: bytes) -> object:
+    # It was verified when it entered the ledger.
+    found = read_record(record, network_id=node.network_id, quorum=node.bounds.quorum)
+    return {
+        "decided": found.slot,
+        "generation": found.generation,
+        "ballot": {"round": found.ballot.round, "proposer": node.directory.name(found.ballot.node)},
+        "signers": [node.directory.name(signer) for signer in found.signers],
+        "value": msgspec.to_builtins(msgspec.structs.asdict(found.value)),
+    }
 
 
 def _role(node: Node, whose: NodeId, wish: RoleWish) -> Role | None:

@@ -3,7 +3,7 @@
 from roles._election import NotYet, Ranking, Refusal, elect, rank
 from roles._electorate import Electorate, Halt, electorate
 from roles._genesis import Genesis
-from roles._records import verify_record
+from roles._records import Decision, read_record, verify_record
 from roles._state import (
     Effect,
     GenesisPhase,
@@ -22,6 +22,7 @@ __all__ = [
     "Bounds",
     "Candidate",
     "ClusterPlan",
+    "Decision",
     "Effect",
     "Electorate",
     "Genesis",
@@ -43,5 +44,6 @@ __all__ = [
     "elect",
     "electorate",
     "rank",
+    "read_record",
     "verify_record",
 ]

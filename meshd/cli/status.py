@@ -179,7 +179,8 @@ def _nodes(content: Json, *, wide: bool) -> str:
         path = f"relay {node['relay']}" if node["path"] == "relay" else node["path"]
         rtt = None if node["rtt_ms"] is None else f"{node['rtt_ms']:.1f}ms"
         row = [f"{node['name']}{mark}", node["role"], node["state"], path, rtt]
-        row += [node["node_ip"], node["k3s"]]
+        gone = node["state"] in ("failed", "left")  # What it said last may be true no more.
+        row += [node["node_ip"], f"was {node['k3s']}" if gone else node["k3s"]]
         rows.append([*row, node["id"], node["waiting_for"]] if wide else row)
     return table(head, rows)
 

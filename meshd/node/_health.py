@@ -1,11 +1,11 @@
 """Health items that the core itself finds; the shell's own are added to them.
 
-Codes: MESH-3301 to MESH-3304.
+Codes: MESH-3301 to MESH-3305.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ledger import NodeId
 from meshd.events import Health
@@ -21,6 +21,7 @@ def health_items(
     contradictions: Mapping[NodeId, str],
     skewed: Mapping[NodeId, int],
     vip: str | None,
+    servers: Collection[NodeId],
 ) -> tuple[Health, ...]:
     """Return what is wrong as far as the core can tell, errors first.
 
@@ -31,6 +32,7 @@ def health_items(
         contradictions: authors that signed two values with one `seq`, and of which key.
         skewed: how many milliseconds the clocks of others are ahead of this node's.
         vip: this node's own setting.
+        servers: who has a seat, once the cluster is formed.
     """
     items = [
         Health(code=p.code, severity=p.severity, message=p.message, fix=p.fix) for p in problems
@@ -77,7 +79,33 @@ def health_items(
         for known in directory.others()
         if known.facts is not None and _may_lead(known.facts.role_wish) and known.facts.vip != vip
     ]
+    items += _lost_servers(directory, servers)
     return tuple(sorted(items, key=lambda item: item.severity != "error"))
+
+
+def _lost_servers(directory: Directory, servers: Collection[NodeId]) -> list[Health]:
+    """Say which servers are not heard, and what that means for etcd's majority."""
+    lost = sorted(directory.name(node) for node in servers if directory[node].link == "failed")
+    if not lost:
+        return []
+    left, majority = len(servers) - len(lost), len(servers) // 2 + 1
+    spare = left - majority
+    meaning = (
+        "etcd has no majority: the cluster cannot be changed"
+        if spare < 0
+        else f"etcd can lose {spare} more"
+        if spare
+        else "etcd cannot lose another"
+    )
+    return [
+        Health(
+            code="MESH-3305",
+            severity="error" if spare < 0 else "warning",
+            message=f"not heard as far as this node reaches: {', '.join(lost)}; {left} of "
+            f"{len(servers)} servers are left, {meaning}",
+            fix="switch the machine on again, or mend its network",
+        )
+    ]
 
 
 def _may_lead(wish: str) -> bool:

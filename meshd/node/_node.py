@@ -38,7 +38,7 @@ from meshd.node._batch import durable_first
 from meshd.node._chronicle import genesis_notes, k3s_notes
 from meshd.node._health import health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
-from meshd.node._registers import Register, k3s_record, link_records, without_words
+from meshd.node._registers import Register, acted_on, k3s_record, link_records
 from meshd.node._seals import Seals, sealed_key
 from meshd.node._view import View
 from meshd.node._waiting import NodePhase, phase_of, waiting_for
@@ -167,6 +167,7 @@ class Node:
     @property
     def health(self) -> tuple[Health, ...]:
         """What is wrong: the shell's findings and the core's own, errors first."""
+        plan = self.standing.plan
         found = health_items(
             self.directory,
             problems=self.genesis.state.problems,
@@ -176,6 +177,7 @@ class Node:
             },
             skewed=self.replica.skewed,
             vip=self.vip,
+            servers=[seat.node for seat in plan.seats] if plan and self.standing.formed else (),
         )
         return tuple(sorted((*self.shell_health, *found), key=lambda one: one.severity != "error"))
 
@@ -349,15 +351,16 @@ class Node:
             self._write(self._facts_register.key, value, now)
 
     def _publish_k3s(self, now: Moment) -> None:
+        held = self.directory[self.me].k3s
         record = k3s_record(
             seat=self.seat,
             standing=self.standing,
             order=self.order,
             observed=self.observed,
+            held=held,
             waiting=self.waiting_for,
         )
-        held = self.directory[self.me].k3s
-        urgent = held is None or without_words(held) != without_words(record)
+        urgent = held is None or acted_on(held) != acted_on(record)
         value = msgspec.msgpack.encode(record)
         if self._k3s_register.due(value, now.at, urgent=urgent):
             self._write(self._k3s_register.key, value, now)

@@ -56,11 +56,16 @@ def k3s_record(
     standing: Standing,
     order: ClusterOrder,
     observed: K3sObserved | None,
+    held: K3sRecord | None,
     waiting: str | None,
 ) -> K3sRecord:
-    """Return what this node says of its k3s: what was read from k3s itself, and its wait."""
+    """Return what this node says of its k3s: what was read from k3s itself, and its wait.
+
+    Until k3s was looked at in this life, what the last life saw, `held`, stands: the daemon having
+    been away says nothing about k3s.
+    """
     ours = standing.plan if order.seat != "none" else None
-    seen = observed if observed is not None else K3sObserved(state="absent")
+    seen = observed or held or K3sObserved(state="absent")
     state = seen.state
     if state == "absent" and seat != "none":
         state = "waiting"
@@ -79,9 +84,9 @@ def k3s_record(
     )
 
 
-def without_words(record: K3sRecord) -> K3sRecord:
-    """Return the part of the record that programs act on."""
-    return msgspec.structs.replace(record, waiting_for=None)
+def acted_on(record: K3sRecord) -> K3sRecord:
+    """Return the part of the record that other nodes act on."""
+    return msgspec.structs.replace(record, waiting_for=None, version="", nodes_ready=None)
 
 
 def link_records(directory: Directory, held: Sequence[LinkRecord]) -> tuple[LinkRecord, ...]:
