@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from meshd.errors import DaemonUnreachable, MeshdError, NotPermitted
+from meshd.errors import DaemonUnreachable, MeshdError, NotPermitted, UsageError
 
 Json = dict[str, Any]
 """An object of the local API; later versions add fields, so nothing more is promised."""
@@ -108,4 +108,25 @@ def _unreachable(run_dir: Path, why: str) -> DaemonUnreachable:
         f"no daemon answers in {run_dir}" + (f": {why}" if why else ""),
         fix="start it with `systemctl start meshd` or `meshd daemon`, "
         "or name its folder with --run-dir",
+    )
+
+
+def resolve_node(content: Json, wanted: str) -> Json:
+    """Return the node that `wanted` names: a name, a node id, or a unique prefix of either.
+
+    Raises:
+        UsageError: none or several do.
+    """
+    nodes = content["nodes"]
+    exact = [node for node in nodes if wanted in {node["name"], node["id"]}]
+    found = exact or [
+        node for node in nodes if node["name"].startswith(wanted) or node["id"].startswith(wanted)
+    ]
+    if len(found) == 1:
+        return found[0]  # type: ignore[no-any-return]
+    names = ", ".join(sorted(str(node["name"]) for node in found or nodes))
+    raise UsageError(
+        "MESH-7014",
+        f"{wanted!r} names {'no node' if not found else 'several nodes'}",
+        fix=f"{'known are' if not found else 'choose one of'}: {names}",
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshd.cli.client import Client
+from meshd.cli.client import Client, resolve_node
 from meshd.cli.output import cell, output_option, print_object, run_dir_option, span, table
 from meshd.errors import MeshdError
 
@@ -30,8 +30,6 @@ def list_entries(author: str | None, prefix: str | None, output: str, run_dir: P
     """List entries with author, sequence, age and signature state."""
     client = Client(run_dir)
     if author is not None:
-        from meshd.cli.status import resolve_node
-
         author = resolve_node(client.get("/v1/status"), author)["id"]
     content = client.get("/v1/ledger", author=author, prefix=prefix)
     if output in {"table", "wide"}:

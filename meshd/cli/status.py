@@ -55,29 +55,6 @@ def is_healthy(content: Json) -> bool:
     return formed and all(item["severity"] != "error" for item in content["health"])
 
 
-def resolve_node(content: Json, wanted: str) -> Json:
-    """Return the node that `wanted` names: a name, a node id, or a unique prefix of either.
-
-    Raises:
-        UsageError: none or several do.
-    """
-    from meshd.errors import UsageError
-
-    nodes = content["nodes"]
-    exact = [node for node in nodes if wanted in {node["name"], node["id"]}]
-    found = exact or [
-        node for node in nodes if node["name"].startswith(wanted) or node["id"].startswith(wanted)
-    ]
-    if len(found) == 1:
-        return found[0]  # type: ignore[no-any-return]
-    names = ", ".join(sorted(cell(node["name"]) for node in found or nodes))
-    raise UsageError(
-        "MESH-7014",
-        f"{wanted!r} names {'no node' if not found else 'several nodes'}",
-        fix=f"{'known are' if not found else 'choose one of'}: {names}",
-    )
-
-
 def _watch(client: Client, output: str, *, with_ledger: bool) -> None:
     """Redraw on a terminal, print what changed elsewhere; ends with Ctrl-C or the daemon."""
     last = ""
