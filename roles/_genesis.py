@@ -156,7 +156,8 @@ class Genesis:
             f"others hold {what} of this node, and its disk does not: the disk was lost or is an "
             "old copy, or this node's key is in use on two machines"
         )
-        return self._log.doubt(reason) + self._advance(now)
+        effects = self._log.doubt(reason)
+        return effects + self._advance(now) if effects else []
 
     def tick(self, now: Instant) -> list[Effect]:
         """Do what is due."""

@@ -244,6 +244,9 @@ class Node:
         match event.channel:
             case Channel.LEDGER:
                 self._from_ledger(self.replica.receive(event.peer, event.frame, now), now)
+                forgotten = self.replica.forgotten
+                if forgotten is not None:
+                    self._from_genesis(self.genesis.contradicted(forgotten.key, now.at), now)
             case Channel.GENESIS:
                 self._from_genesis(self.genesis.receive(event.peer, event.frame, now.at), now)
             case _:
