@@ -85,7 +85,7 @@ class DecisionLog:
     def learn(self, decision: Decision, publish_at: Instant) -> list[Effect]:
         """Keep a verified decision; notice one that contradicts another, or a vote forgotten."""
         effects = [effect for vote in decision.votes for effect in self.watch(vote)]
-        self._look_for_forgotten_vote(decision)
+        effects += self._look_for_forgotten_vote(decision)
         known = self._memory.decided.get(decision.slot)
         if known is not None:
             if known.raw_value != decision.raw_value:
@@ -142,13 +142,16 @@ class DecisionLog:
         if known.raw_value == decision.raw_value:
             self._publish_at[decision.slot] = Instant(math.inf)
 
-    def _look_for_forgotten_vote(self, decision: Decision) -> None:
-        """Stop voting if a decision holds a vote of this node that its journal does not know."""
-        if self._me not in decision.signers:
-            return
-        floor = self._memory.floor(decision.slot)
-        if floor is None or floor < decision.ballot:
-            self._memory.damage = (
-                f"this node voted for slot {decision.slot}, and its journal does not know it: "
-                "an old copy of the disk was put back"
-            )
+    def _look_for_forgotten_vote(self, decision: Decision) -> list[Effect]:
+        """Stop voting if a decision holds a vote of this node that its journal does not know.
+
+        A promise of that ballot is no trace of the vote: it may be all that an old copy holds.
+        """
+        vote = self._memory.accepted.get(decision.slot)
+        known = vote is not None and vote.message.ballot >= decision.ballot
+        if known or self._me not in decision.signers:
+            return []
+        return self.doubt(
+            f"this node voted for slot {decision.slot}, and its journal does not know it: "
+            "an old copy of the disk was put back"
+        )

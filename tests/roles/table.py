@@ -19,6 +19,7 @@ from roles import (
     Reject,
     Seat,
     SendTo,
+    Slot,
 )
 from roles._messages import Accept, Ballot, Nack, Prepare, Promise, hash_of, read_frame, seal
 from roles._messages import Record as DecidedFrame
@@ -203,13 +204,19 @@ def plan_of(number: int, bounds: Bounds = THREE) -> ClusterPlan:
     )
 
 
-def prepare(number: int, round_: int, bounds: Bounds = THREE, network_id: str = NETWORK) -> bytes:
+def prepare(
+    number: int,
+    round_: int,
+    bounds: Bounds = THREE,
+    network_id: str = NETWORK,
+    slot: Slot = "claim",
+) -> bytes:
     signer = signer_of(number)
     message = Prepare(
         network_id=network_id,
         limits=bounds.limits,
         generation=1,
-        slot="claim",
+        slot=slot,
         ballot=Ballot(round_, signer.node_id),
         sender=signer.node_id,
     )

@@ -23,7 +23,7 @@ from tests.roles.table import (
     prepare,
     states,
 )
-from tests.roles.world import NETWORK, signer_of
+from tests.roles.world import NETWORK, signer_of, value_of
 
 
 @pytest.mark.parametrize("key", ["promise/1/claim", "accept/1/claim", "ballot/1", "intent/1"])
@@ -103,24 +103,40 @@ def test_a_machine_whose_disk_was_wiped_does_not_vote_again() -> None:
     assert table.posted == []
 
 
-def test_a_disk_put_back_from_an_old_copy_is_noticed() -> None:
-    table = Table(THREE)
-    table.seat(1, 2, 3)
-    old = dict(table.disks[2])
-    table.look_around()
-    table.settle()
-    table.disks[2] = old
+@pytest.mark.parametrize("kept", [(), ("promise/1/claim",)])
+def test_a_disk_put_back_from_an_old_copy_is_noticed_for_good(kept: tuple[str, ...]) -> None:
+    """Its journal may still hold the promise that went before the vote."""
+    table = claimed()
+    signed = table.ledger["genesis/1/claim"]
+    signers = read_record(signed, network_id=NETWORK, quorum=2).signers
+    assert signer_of(2).node_id in signers
+    table.disks[2] = {key: table.disks[2][key] for key in kept}
     table.seat(2)
     table.look_around()
-    signed = next(
-        record
-        for record in table.ledger.values()
-        if signer_of(2).node_id in read_record(record, network_id=NETWORK, quorum=2).signers
-    )
     table.perform(2, table.machines[2].learn(signed, Instant(table.now)))
-    problems = table.machines[2].state.problems
-    assert [problem.code for problem in problems] == ["MESH-4005"]
-    assert "an old copy of the disk was put back" in problems[0].message
+    for _ in range(2):
+        problems = table.machines[2].state.problems
+        assert [problem.code for problem in problems] == ["MESH-4005"]
+        assert "an old copy of the disk was put back" in problems[0].message
+        table.posted.clear()
+        give(table, 1, 2, prepare(1, 99, slot="started"))
+        assert table.posted == []
+        table.seat(2)
+        table.look_around()
+
+
+def test_a_vote_that_is_only_newer_than_the_decision_is_no_loss() -> None:
+    """n2 votes for the claim again in a later ballot; then it hears that the first decided it."""
+    table = claimed()
+    signed = table.ledger["genesis/1/claim"]
+    del table.disks[2]["decided/1/claim"]
+    del table.disks[2]["decided/1/started"]
+    table.seat(2)
+    table.look_around()
+    give(table, 3, 2, accept(3, 99, value_of(signed)))
+    assert frame_in_words(table.disks[2]["accept/1/claim"]) == "Accepted claim 99.n3"
+    table.perform(2, table.machines[2].learn(signed, Instant(table.now)))
+    assert table.machines[2].state.problems == ()
 
 
 def test_a_past_that_the_journal_does_not_know_ends_voting_for_good() -> None:
