@@ -24,10 +24,22 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from meshd.cluster.k3s import Lease
 from meshd.cluster.secrets import CandidateSecrets
 
+_KEY_USAGE = x509.KeyUsage(
+    digital_signature=True,
+    key_encipherment=True,
+    key_cert_sign=False,
+    content_commitment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 STAGES = ("starting", "supervisor", "etcd", "checks", "api", "ready")
 
 
@@ -128,6 +140,7 @@ def serving(api: FakeApi, secrets: CandidateSecrets, folder: Path) -> Iterator[F
     )
     context.load_cert_chain(folder / "serving.pem")
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # Python 3.13's default, here with any Python.
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -176,12 +189,22 @@ def serving(api: FakeApi, secrets: CandidateSecrets, folder: Path) -> Iterator[F
 
 
 def _signed(files: dict[str, bytes], authority: str, name: str) -> tuple[bytes, bytes]:
+    """Return a certificate with the extensions that k3s v1.34.1 gives its own, and its key.
+
+    The authority's key identifier comes from Go, which adds it to whatever an authority signs
+    (crypto/x509, CreateCertificate). RFC 5280, 4.2.1.1 asks for it, and strict verification too.
+    """
     issuer = x509.load_pem_x509_certificate(files[f"{authority}.crt"])
     issuer_key = load_pem_private_key(files[f"{authority}.key"], None)
     assert isinstance(issuer_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     now = dt.datetime.now(dt.UTC)
     local = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    issuer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    purpose = {
+        "server-ca": ExtendedKeyUsageOID.SERVER_AUTH,
+        "client-ca": ExtendedKeyUsageOID.CLIENT_AUTH,
+    }[authority]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
@@ -190,6 +213,12 @@ def _signed(files: dict[str, bytes], authority: str, name: str) -> tuple[bytes, 
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(_KEY_USAGE, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
+            critical=False,
+        )
         .add_extension(x509.SubjectAlternativeName([local]), critical=False)
         .sign(issuer_key, SHA256())
     )
