@@ -38,15 +38,12 @@ from meshd.node._batch import durable_first
 from meshd.node._chronicle import genesis_notes, k3s_notes
 from meshd.node._health import health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
-from meshd.node._registers import Register, acted_on, k3s_record, link_records
+from meshd.node._registers import OwnRegisters, k3s_record
 from meshd.node._seals import Seals, sealed_key
 from meshd.node._view import View
 from meshd.node._waiting import NodePhase, phase_of, waiting_for
 from meshd.schema import Facts
 from roles import Bounds, Candidate, Genesis, GenesisState
-
-_WORDS_QUIET_S = 2.0  # A change of words alone waits for the next one; a guess.
-_LINKS_QUIET_S = 5.0  # Links come in bunches, and nothing urgent depends on them; a guess.
 
 
 class Node:
@@ -114,9 +111,7 @@ class Node:
         self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
         self._broken: dict[NodeId, int] = {}  # Genesis frames that broke the protocol, by peer.
         self._seals = Seals()
-        self._facts_register = Register(f"node/{self.me}/facts", quiet_s=0.0)
-        self._k3s_register = Register(f"node/{self.me}/k3s", quiet_s=_WORDS_QUIET_S)
-        self._links_register = Register(f"node/{self.me}/links", quiet_s=_LINKS_QUIET_S)
+        self._registers = OwnRegisters(self.me)
         self._out: list[Effect] = []
         self._started = False
         self._deadline = now.at
@@ -288,14 +283,12 @@ class Node:
             self._unsettled = False
             self._reorder()
             self._ask_for_seals(now)
-            self._publish_k3s(now)
-            self._publish_links(now)
+            self._publish(now)
         self._deadline = min(
             self.replica.deadline,
             self.genesis.deadline,
             self._seals.deadline,
-            self._k3s_register.deadline,
-            self._links_register.deadline,
+            self._registers.deadline,
         )
 
     def _follow_genesis(self, now: Moment) -> None:
@@ -313,15 +306,7 @@ class Node:
             candidates=self.candidates(),
         )
         known_plan = self.standing.plan
-        # From the slots: a phase that says why this node stopped voting takes back no decision.
-        decided = {slot.slot for slot in state.slots if slot.decided}
-        self.standing = Standing(
-            generation=state.generation,
-            plan=state.plan,
-            started="started" in decided,
-            may_initialise=state.may_initialise,
-            formed="done" in decided,
-        )
+        self.standing = Standing.of(state)
         if state.plan != known_plan:
             self._from_ledger(self.replica.reconsider(now), now)
 
@@ -349,30 +334,19 @@ class Node:
     # What this node publishes.
 
     def _publish_facts(self, now: Moment) -> None:
-        value = msgspec.msgpack.encode(self.facts)
-        if self._facts_register.due(value, now.at, urgent=True):
-            self._write(self._facts_register.key, value, now)
+        self._write(f"node/{self.me}/facts", msgspec.msgpack.encode(self.facts), now)
 
-    def _publish_k3s(self, now: Moment) -> None:
-        held = self.directory[self.me].k3s
+    def _publish(self, now: Moment) -> None:
         record = k3s_record(
             seat=self.seat,
             standing=self.standing,
             order=self.order,
             observed=self.observed,
-            held=held,
+            held=self.directory[self.me].k3s,
             waiting=self.waiting_for,
         )
-        urgent = held is None or acted_on(held) != acted_on(record)
-        value = msgspec.msgpack.encode(record)
-        if self._k3s_register.due(value, now.at, urgent=urgent):
-            self._write(self._k3s_register.key, value, now)
-
-    def _publish_links(self, now: Moment) -> None:
-        held = self.directory[self.me].neighbours
-        value = msgspec.msgpack.encode(link_records(self.directory, held))
-        if self._links_register.due(value, now.at, urgent=False):
-            self._write(self._links_register.key, value, now)
+        for key, value in self._registers.due(self.directory, record, now.at):
+            self._write(key, value, now)
 
     def _write(self, key: str, value: bytes, now: Moment) -> None:
         self._from_ledger(self.replica.write(key, value, now), now)

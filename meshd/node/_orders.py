@@ -13,7 +13,7 @@ from typing import Literal
 from ledger import NodeId
 from meshd.events import ClusterOrder
 from meshd.node._directory import Directory, Known
-from roles import ClusterPlan, RoleWish
+from roles import ClusterPlan, GenesisState, RoleWish
 
 SeatKind = Literal["initialiser", "server", "worker", "none"]
 
@@ -30,6 +30,21 @@ class Standing:
     started: bool = False
     may_initialise: bool = False  # STARTED names this node, and its intent is on its disk.
     formed: bool = False
+
+    @classmethod
+    def of(cls, state: GenesisState) -> Standing:
+        """Return what `state` says is decided.
+
+        From its slots: a phase that says why this node stopped voting takes back no decision.
+        """
+        decided = {slot.slot for slot in state.slots if slot.decided}
+        return cls(
+            generation=state.generation,
+            plan=state.plan,
+            started="started" in decided,
+            may_initialise=state.may_initialise,
+            formed="done" in decided,
+        )
 
 
 NOTHING = ClusterOrder(seat="none", plan=None, formed=False)

@@ -7,11 +7,11 @@ nothing.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from ledger import Instant
+from ledger import Instant, NodeId
 from meshd.events import ClusterOrder, K3sObserved
 from meshd.node._directory import Directory
 from meshd.node._orders import SeatKind, Standing
@@ -19,16 +19,17 @@ from meshd.schema import K3sRecord, LinkRecord
 
 NEVER = Instant(float("inf"))
 
+WORDS_QUIET_S = 2.0
+"""A change of words alone waits this long for the next one. A guess."""
+
+LINKS_QUIET_S = 5.0
+"""Links come in bunches, and nothing urgent depends on what is published of them. A guess."""
+
 _RTT_CLASSES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
-class Register:
-    """One register of this node; what is not urgent waits for `quiet_s`, to go with what follows.
-
-    Args:
-        key: of the ledger.
-        quiet_s: how long a change may wait for further ones.
-    """
+class _Register:
+    """One register; a change that is not urgent waits for `quiet_s`, to go with what follows."""
 
     def __init__(self, key: str, *, quiet_s: float) -> None:
         self.key = key
@@ -36,18 +37,51 @@ class Register:
         self._quiet_s = quiet_s
         self._published: bytes | None = None  # In this life; equal to an earlier one's: no write.
 
-    def due(self, value: bytes, now: Instant, *, urgent: bool) -> bool:
-        """Whether `value` is to be written now; else `deadline` says when to ask again."""
+    def due(
+        self, value: bytes, now: Instant, *, urgent: bool, quiet_s: float | None = None
+    ) -> bool:
+        """Whether `value` is to be written now; else `deadline` says when to ask again.
+
+        `quiet_s` is how long this change may wait, if not as long as others.
+        """
         if value == self._published:
             self.deadline = NEVER
             return False
-        if not urgent and self.deadline == NEVER:
-            self.deadline = Instant(now + self._quiet_s)
+        if not urgent:
+            wait_s = self._quiet_s if quiet_s is None else quiet_s
+            self.deadline = min(self.deadline, Instant(now + wait_s))
         if not urgent and now < self.deadline:
             return False
         self._published = value
         self.deadline = NEVER
         return True
+
+
+class OwnRegisters:
+    """What this node says of its k3s and of its links."""
+
+    def __init__(self, me: NodeId) -> None:
+        self._me = me
+        self._k3s = _Register(f"node/{me}/k3s", quiet_s=WORDS_QUIET_S)
+        self._links = _Register(f"node/{me}/links", quiet_s=LINKS_QUIET_S)
+
+    @property
+    def deadline(self) -> Instant:
+        """When a change that was put off is due."""
+        return min(self._k3s.deadline, self._links.deadline)
+
+    def due(
+        self, directory: Directory, record: K3sRecord, now: Instant
+    ) -> Iterator[tuple[str, bytes]]:
+        """Yield the key and value of each register that is to be written now."""
+        known = directory[self._me]
+        urgent = known.k3s is None or _acted_on(known.k3s) != _acted_on(record)
+        value = msgspec.msgpack.encode(record)
+        if self._k3s.due(value, now, urgent=urgent):
+            yield self._k3s.key, value
+        value = msgspec.msgpack.encode(link_records(directory, known.neighbours))
+        if self._links.due(value, now, urgent=False):
+            yield self._links.key, value
 
 
 def k3s_record(
@@ -84,7 +118,7 @@ def k3s_record(
     )
 
 
-def acted_on(record: K3sRecord) -> K3sRecord:
+def _acted_on(record: K3sRecord) -> K3sRecord:
     """Return the part of the record that other nodes act on."""
     return msgspec.structs.replace(record, waiting_for=None, version="", nodes_ready=None)
 

@@ -76,7 +76,6 @@ class Checkers:
             return
         self._known[node].add(place)
         generation, slot = place.split("/")
-        self.reached[f"decided {slot}"] = 1
         if slot == "claim":
             self._plans[int(generation)] = _plan_in(value)
         if slot == "done":

@@ -18,11 +18,11 @@ class Faults:
         self._world = world
         self._rng = rng
         self._kinds: tuple[tuple[int, str, Callable[[], None]], ...] = (
-            (5, "partition", self._partition),
+            (4, "partition", self._partition),
             (3, "one-way cut", self._one_way),
-            (3, "one machine cut off", self._isolate),
+            (4, "one machine cut off", self._isolate),
             (2, "bridge", self._bridge),
-            (5, "heal", self._open),
+            (18, "heal", self._open),
             (4, "crash", partial(self._crash, power_cut=False)),
             (4, "power", partial(self._crash, power_cut=True)),
             (1, "site power cut", self._site_power_cut),
@@ -100,7 +100,7 @@ class Faults:
 
     def _crash(self, *, power_cut: bool) -> None:
         machine = self._rng.choice(self._world.machines)
-        down_s = self._rng.choice((0.5, 3.0, 15.0, 60.0))
+        down_s = self._rng.choice((0.5, 3.0, 10.0, 40.0))
         self._world.crash(machine, power_cut=power_cut, down_s=down_s)
 
     def _site_power_cut(self) -> None:

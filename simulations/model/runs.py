@@ -99,8 +99,9 @@ def _run(world: World, strategy: Strategy) -> float:
     faults = Faults(world, Random(f"faults {scenario.seed}"))
     faults.schedule()
     world.timeline.run_until(scenario.faults_until_s)
-    if any(world.checkers.decided(slot) for slot in ("claim", "started", "done")):
-        world.checkers.reached["decided under faults"] = 1
+    for slot in ("claim", "started", "done"):
+        if world.checkers.decided(slot):
+            world.checkers.reached[f"{slot} decided under faults"] = 1
     faults.heal()
     healed_at = world.timeline.now
     world.timeline.run_until(healed_at + strategy.run_on_s)

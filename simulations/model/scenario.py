@@ -71,10 +71,12 @@ def scenario_of(seed: int) -> Scenario:
     if seed % 4 == 3:
         return duel_of(seed, rng)
     bounds = rng.choice(legal_bounds())
-    voters = rng.randint(bounds.quorum, bounds.nodes_max)
+    if rng.random() < 0.6:  # What a token says unless its maker wants it stricter.
+        bounds = Bounds.bounded(control_plane=bounds.control_plane, nodes_max=bounds.nodes_max)
+    voters = rng.choice((bounds.nodes_max, rng.randint(bounds.quorum, bounds.nodes_max)))
     workers = rng.choice((0, 0, 1, 2)) if voters < MACHINES_MAX - 1 else 0
-    faults_until_s = rng.uniform(10, 60)
-    boot_spread_s = rng.choice((0.0, 3.0, faults_until_s))
+    faults_until_s = rng.uniform(15, 90)
+    boot_spread_s = rng.choice((0.0, 3.0, 10.0, faults_until_s))
     machines = tuple(
         MachineSpec(
             index=index,
@@ -94,15 +96,15 @@ def scenario_of(seed: int) -> Scenario:
         bridged=False,
         cut_at_start=rng.random() < 0.3,
         weather=Weather(
-            loss=rng.choice((0.0, 0.05, 0.2, 0.5)) if stormy else 0.0,
+            loss=rng.choice((0.0, 0.05, 0.1, 0.2, 0.5)) if stormy else 0.0,
             duplication=rng.choice((0.0, 0.1, 0.3)),
             slow=rng.choice((0.0, 0.02, 0.1, 0.3)) if stormy else 0.0,
         ),
         faults_until_s=faults_until_s,
         fault_gap_s=rng.choice((2.0, 4.0, 8.0, 16.0)),
-        crash_rate=rng.choice((0.0, 0.002, 0.01, 0.03)),
-        vote_crash_rate=rng.choice((0.0, 0.0, 0.1, 0.3)),
-        k3s_slowness=rng.choice((0.5, 1.0, 1.0, 3.0)),
+        crash_rate=rng.choice((0.0, 0.001, 0.003, 0.01)),
+        vote_crash_rate=rng.choice((0.0, 0.0, 0.03, 0.1)),
+        k3s_slowness=rng.choice((0.3, 0.5, 1.0, 2.0)),
     )
 
 

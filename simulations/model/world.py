@@ -135,7 +135,8 @@ class World:
         if machine.peer is None:
             return
         self.say(machine, "loses power" if power_cut else "its daemon dies")
-        self.checkers.reached["power cut" if power_cut else "daemon killed"] += 1
+        what = "machine" if power_cut else "daemon"
+        self.checkers.reached[f"{what} killed, {self._part_of(machine)}"] += 1
         machine.peer = None
         machine.life += 1
         machine.sees.clear()
@@ -146,6 +147,19 @@ class World:
             machine.powered_at = self.timeline.now + down_s - self.rng.uniform(3.0, 15.0)
         self.timeline.after(down_s, partial(self.boot, machine))
         self.links_changed()
+
+    def _part_of(self, machine: Machine) -> str:
+        """Return how far a machine is on its way: which moments crashes met."""
+        order, data = machine.k3s.order, machine.k3s.data
+        if order is None or order.seat == "none":
+            return "without an order"
+        if order.seat == "worker":
+            return "worker"
+        if data is None:
+            return f"{order.seat} before it has data"
+        index = machine.spec.index
+        part = "learner" if data.learner == index else order.seat
+        return f"{part} {'formed' if order.formed else 'before DONE'}"
 
     def links_changed(self) -> None:
         """Let each daemon notice, in its own time, whom it is connected to now."""
