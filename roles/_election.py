@@ -55,6 +55,7 @@ def rank(
     candidates: Sequence[Candidate],
     *,
     control_plane: int,
+    vip: str | None = None,
     failed_before: Collection[NodeId] = (),
 ) -> Ranking:
     """Order those who may hold a seat.
@@ -62,17 +63,20 @@ def rank(
     Wish first (control plane before automatic), then memory, cores and node id; members of an
     abandoned plan, `failed_before`, come last of all. Cluster-critical settings must be equal on
     all servers, so only the largest group of equal settings is eligible; of two equally large
-    ones, that of the best-ranked candidate.
+    ones, that of the best-ranked candidate. Servers are told apart by their addresses, so of
+    several with the same one none is eligible, and none at `vip`, the virtual one.
     """
     refused = []
     fit = []
     for candidate in sorted(candidates, key=lambda c: c.node):
-        reason = _unfit(candidate, control_plane)
+        reason = _unfit(candidate, control_plane, vip)
         if reason is None:
             fit.append(candidate)
         else:
             refused.append(Refusal(candidate.node, reason))
-    ordered = sorted(fit, key=lambda c: _merit(c, failed_before))
+    refused += _sharing_addresses(fit)
+    alone = [c for c in fit if all(refusal.node != c.node for refusal in refused)]
+    ordered = sorted(alone, key=lambda c: _merit(c, failed_before))
     chosen = largest_settings_group(ordered)
     for candidate in ordered:
         if candidate.settings_hash != chosen:
@@ -109,7 +113,7 @@ def elect(
         vip: the virtual address, or None.
         failed_before: members of an abandoned plan; they rank last.
     """
-    ranking = rank(candidates, control_plane=control_plane, failed_before=failed_before)
+    ranking = rank(candidates, control_plane=control_plane, vip=vip, failed_before=failed_before)
     if len(ranking.eligible) < control_plane:
         return NotYet(_shortage(candidates, ranking, control_plane), ranking.refused)
     members = ranking.eligible[:control_plane]
@@ -136,13 +140,28 @@ def largest_settings_group(ranked: Sequence[Candidate]) -> str | None:
     return max(sizes, key=lambda settings_hash: sizes[settings_hash], default=None)
 
 
-def _unfit(candidate: Candidate, control_plane: int) -> str | None:
+def _sharing_addresses(fit: Sequence[Candidate]) -> list[Refusal]:
+    """Refuse all who share an address: which of them has it by right cannot be seen from here."""
+    at: dict[str, list[Candidate]] = {}
+    for candidate in fit:
+        at.setdefault(candidate.node_ip, []).append(candidate)
+    refused = []
+    for candidate in fit:
+        others = sorted(c.shown for c in at[candidate.node_ip] if c.node != candidate.node)
+        if others:
+            reason = f"its address {candidate.node_ip} is also that of {', '.join(others)}"
+            refused.append(Refusal(candidate.node, reason))
+    return refused
+
+
+def _unfit(candidate: Candidate, control_plane: int, vip: str | None) -> str | None:
     """Return why the candidate can hold no seat whatever the others are, or None."""
     seats = candidate.bounds.control_plane
     small = candidate.wish == "auto" and candidate.memory_mib < SERVER_MEMORY_MIN_MIB
     grounds = (
         (candidate.wish in ("worker", "none"), f"its role is set to {candidate.wish}"),
         (not candidate.node_ip, "it has no usable address"),
+        (candidate.node_ip == vip, f"its address is the virtual one, {vip}"),
         (not candidate.may_vote, "its token does not allow it to vote"),
         (
             seats != control_plane,

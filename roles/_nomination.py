@@ -88,7 +88,7 @@ class Nomination:
             self._enough_from = None
         elif self._enough_from is None:
             self._enough_from = now
-        ranking = rank(self._here, control_plane=self._bounds.control_plane)
+        ranking = rank(self._here, control_plane=self._bounds.control_plane, vip=self._vip)
         eligible = [candidate.node for candidate in ranking.eligible]
         self._place = eligible.index(self._me) if self._me in eligible else None
         self.plan = elect(

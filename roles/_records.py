@@ -6,6 +6,7 @@ not matter. Value types may be added (`Abandon`); an unknown one is refused, nev
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -204,12 +205,19 @@ def _flaw(plan: ClusterPlan, generation: int) -> str | None:
     """Return what is wrong with a plan by itself, or None."""
     nodes = [seat.node for seat in plan.seats]
     names = [seat.node_name for seat in plan.seats]
-    if plan.generation != generation:
-        return f"a plan of generation {plan.generation} in {generation}"
-    if not nodes or nodes[0] != plan.initialiser:
-        return "a plan whose first seat is not the initialiser's"
-    if len(set(nodes)) != len(nodes) or len(set(names)) != len(names):
-        return "a plan that seats a node twice"
-    if len(plan.cluster_id) != 32 or set(plan.cluster_id) - set("0123456789abcdef"):
-        return "a plan without a cluster id of 32 hex digits"
-    return None
+    addresses = [seat.node_ip for seat in plan.seats]
+    whole_id = len(plan.cluster_id) == 32 and not set(plan.cluster_id) - set("0123456789abcdef")
+    flaws = (
+        (plan.generation != generation, f"of generation {plan.generation} in {generation}"),
+        (nodes[:1] != [plan.initialiser], "whose first seat is not the initialiser's"),
+        (_repeats(nodes) or _repeats(names), "that seats a node twice"),
+        (not all(addresses), "with a seat without an address"),
+        (_repeats(addresses), "with two seats at one address"),
+        (plan.vip in addresses, "with a seat at the virtual address"),
+        (not whole_id, "without a cluster id of 32 hex digits"),
+    )
+    return next((f"a plan {flaw}" for applies, flaw in flaws if applies), None)
+
+
+def _repeats(values: Sequence[str]) -> bool:
+    return len(set(values)) != len(values)

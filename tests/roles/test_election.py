@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from ledger import NodeId
 from roles import Bounds, Candidate, ClusterPlan, NotYet, RoleWish, elect, rank
 from roles._election import SERVER_MEMORY_MIN_MIB
+from roles._records import Claim, decode_value, encode_value
 from tests.roles.world import candidate_of, signer_of
 
 BOUNDS = Bounds.bounded(control_plane=3, nodes_max=9)
+VIP = "10.0.0.50"
 WISHES: list[RoleWish] = ["auto", "control-plane", "worker", "none"]
 
 
@@ -35,6 +37,7 @@ def candidate_sets(draw: st.DrawFn) -> list[Candidate]:
             memory_mib=draw(st.sampled_from([512, SERVER_MEMORY_MIN_MIB, 4096, 8192])),
             cpus=draw(st.integers(1, 4)),
             settings_hash=draw(st.sampled_from(["5e" * 32, "5f" * 32])),
+            node_ip=draw(st.sampled_from([f"10.0.0.{number}", "10.0.2.15", VIP])),
         )
         for number in numbers
     ]
@@ -49,7 +52,7 @@ def elected(
         generation=1,
         cluster_id="ab" * 16,
         network="lan",
-        vip=None,
+        vip=VIP,
         failed_before=failed_before,
     )
 
@@ -68,7 +71,7 @@ def test_the_order_of_candidates_is_irrelevant(candidates: list[Candidate], seed
 @given(candidate_sets())
 def test_a_plan_has_exactly_the_control_plane_asked_for(candidates: list[Candidate]) -> None:
     plan = elected(candidates)
-    ranking = rank(candidates, control_plane=3)
+    ranking = rank(candidates, control_plane=3, vip=VIP)
     if isinstance(plan, NotYet):
         assert len(ranking.eligible) < 3
         return
@@ -79,7 +82,7 @@ def test_a_plan_has_exactly_the_control_plane_asked_for(candidates: list[Candida
 
 @given(candidate_sets())
 def test_everyone_is_ranked_or_refused_and_told_why(candidates: list[Candidate]) -> None:
-    ranking = rank(candidates, control_plane=3)
+    ranking = rank(candidates, control_plane=3, vip=VIP)
     placed = [c.node for c in ranking.eligible] + [refusal.node for refusal in ranking.refused]
     assert sorted(placed) == sorted(c.node for c in candidates)
     for candidate in candidates:
@@ -89,7 +92,7 @@ def test_everyone_is_ranked_or_refused_and_told_why(candidates: list[Candidate])
 
 @given(candidate_sets())
 def test_nobody_is_seated_who_must_not_be(candidates: list[Candidate]) -> None:
-    for candidate in rank(candidates, control_plane=3).eligible:
+    for candidate in rank(candidates, control_plane=3, vip=VIP).eligible:
         assert candidate.wish in ("auto", "control-plane")
         assert candidate.direct
         assert candidate.may_vote
@@ -98,7 +101,37 @@ def test_nobody_is_seated_who_must_not_be(candidates: list[Candidate]) -> None:
 
 @given(candidate_sets())
 def test_all_seats_have_equal_settings(candidates: list[Candidate]) -> None:
-    assert len({c.settings_hash for c in rank(candidates, control_plane=3).eligible}) <= 1
+    assert len({c.settings_hash for c in rank(candidates, control_plane=3, vip=VIP).eligible}) <= 1
+
+
+@given(candidate_sets())
+def test_every_seat_has_an_address_of_its_own(candidates: list[Candidate]) -> None:
+    addresses = [c.node_ip for c in rank(candidates, control_plane=3, vip=VIP).eligible]
+    assert len(set(addresses)) == len(addresses)
+    assert VIP not in addresses
+    plan = elected(candidates)
+    if isinstance(plan, ClusterPlan):
+        assert decode_value(encode_value(Claim(plan)), "claim", 1) == Claim(plan)
+
+
+def test_two_servers_with_one_address_are_both_refused_and_named() -> None:
+    """As virtual machines behind NAT have it: each of them is 10.0.2.15."""
+    one, two, three, other = four()
+    same = [replace(c, node_ip="10.0.2.15") for c in (one, two, three)]
+    plan = elected([*same, other])
+    assert isinstance(plan, NotYet)
+    found, *reasons = plan.reason.split("; ")
+    assert found == "1 of 3 servers found (n4)"
+    assert sorted(reasons) == [
+        "n1: its address 10.0.2.15 is also that of n2, n3",
+        "n2: its address 10.0.2.15 is also that of n1, n3",
+        "n3: its address 10.0.2.15 is also that of n1, n2",
+    ]
+
+
+def test_a_worker_may_have_any_address() -> None:
+    worker = replace(four()[3], wish="worker", node_ip=four()[0].node_ip)
+    assert len(rank([*four()[:3], worker], control_plane=3).eligible) == 3
 
 
 def test_wish_comes_before_memory_memory_before_cores_cores_before_id() -> None:
@@ -135,11 +168,12 @@ def test_a_refusal_names_its_reason() -> None:
         ({"memory_mib": 1842}, "1842 MiB of memory, a server needs 1843"),
         ({"may_vote": False}, "its token does not allow it to vote"),
         ({"node_ip": ""}, "no usable address"),
+        ({"node_ip": VIP}, "its address is the virtual one, 10.0.0.50"),
         ({"settings_hash": "77" * 32}, "(77777777) differ from those of the 3 that agree"),
     ]
     for change, words in changes:
         odd = candidate_of(9, BOUNDS, **change)
-        said = rank([*four()[:3], odd], control_plane=3).explain(odd.node, control_plane=3)
+        said = rank([*four()[:3], odd], control_plane=3, vip=VIP).explain(odd.node, control_plane=3)
         assert words in said
 
 

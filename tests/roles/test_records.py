@@ -86,6 +86,13 @@ def plan(*numbers: int, **changes: object) -> ClusterPlan:
     return ClusterPlan(**(fields | changes))  # type: ignore[arg-type] # Tests name what they change.
 
 
+def seats_at(*addresses: str) -> tuple[Seat, ...]:
+    return tuple(
+        Seat(node=signer_of(n).node_id, node_name=f"n{n}", node_ip=address)
+        for n, address in enumerate(addresses, start=1)
+    )
+
+
 def test_a_quorum_of_votes_for_one_value_of_one_ballot_is_a_decision() -> None:
     record = write_record(VALUE, [vote(2), vote(1)])
     assert flaw(record) is None
@@ -207,6 +214,9 @@ def test_a_usual_record_is_small() -> None:
         ({"cluster_id": "Z" * 32}, "without a cluster id"),
         ({"seats": ()}, "first seat is not the initialiser's"),
         ({"seats": plan(1).seats * 2}, "seats a node twice"),
+        ({"seats": seats_at("10.0.2.15", "10.0.2.15")}, "two seats at one address"),
+        ({"seats": seats_at("10.0.0.1", "")}, "a seat without an address"),
+        ({"seats": seats_at("10.0.0.1", "10.0.0.9"), "vip": "10.0.0.9"}, "a seat at the virtual"),
     ],
 )
 def test_a_flawed_plan_is_refused(changes: dict[str, object], reason: str) -> None:
