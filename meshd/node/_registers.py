@@ -23,7 +23,10 @@ WORDS_QUIET_S = 2.0
 """A change of words alone waits this long for the next one. A guess."""
 
 LINKS_QUIET_S = 5.0
-"""Links come in bunches, and nothing urgent depends on what is published of them. A guess."""
+"""Nothing urgent depends on the round trips that are published. A guess."""
+
+NEIGHBOURS_QUIET_S = 0.2
+"""Neighbours come in bunches, and from them nodes further off learn who is there. A guess."""
 
 _RTT_CLASSES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
@@ -79,8 +82,11 @@ class OwnRegisters:
         value = msgspec.msgpack.encode(record)
         if self._k3s.due(value, now, urgent=urgent):
             yield self._k3s.key, value
-        value = msgspec.msgpack.encode(link_records(directory, known.neighbours))
-        if self._links.due(value, now, urgent=False):
+        links = link_records(directory, known.neighbours)
+        same = {link.peer for link in links} == {link.peer for link in known.neighbours}
+        quiet_s = LINKS_QUIET_S if same else NEIGHBOURS_QUIET_S
+        value = msgspec.msgpack.encode(links)
+        if self._links.due(value, now, urgent=False, quiet_s=quiet_s):
             yield self._links.key, value
 
 
