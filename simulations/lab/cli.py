@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -233,15 +234,18 @@ def audit() -> int:
 
 @demo.command()
 @click.option("--quick", is_flag=True, help="Few samples at 3 nodes: to see that it works.")
+@click.option("--nodes", "sizes", type=int, multiple=True, help="Instead of 3 and 10.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("build/bench.json"),
     show_default=True,
 )
-def bench(output: Path, *, quick: bool) -> int:
+def bench(output: Path, sizes: tuple[int, ...], *, quick: bool) -> int:
     """Measure the mesh beside its targets; prints a table, writes JSON."""
     effort = measurements.QUICK if quick else measurements.Effort()
+    if sizes:
+        effort = replace(effort, sizes=sizes)
     return measurements.run(_places(), effort, output)
 
 

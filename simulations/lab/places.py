@@ -99,7 +99,7 @@ class NodePlaces:
         return self.folder / "disk"
 
     @property
-    def k3s_data(self) -> Path:
+    def k3s_folder(self) -> Path:
         """k3s' data folder, as seen from outside."""
         return self.disk / DISKS[Path("/var/lib/rancher")] / "k3s"
 

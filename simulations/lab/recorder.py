@@ -97,7 +97,7 @@ def audit(places: Places) -> tuple[Sighting, ...]:
 def generation_on(node: NodePlaces) -> int | None:
     """Return the generation that the mark beside the database on a node's disk names."""
     try:
-        text = (node.k3s_data / "server" / "meshd-cluster.json").read_text(encoding="utf-8")
+        text = (node.k3s_folder / "server" / "meshd-cluster.json").read_text(encoding="utf-8")
         generation = json.loads(text)["generation"]
     except (OSError, ValueError, KeyError):
         return None

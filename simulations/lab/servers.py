@@ -109,12 +109,12 @@ class Server:
 
 def server_on(node: NodePlaces) -> Server:
     """Return the server on a node, asked from that node: a cut does not hide it."""
-    return Server(node.namespace_file, node.address, node.k3s_data)
+    return Server(node.namespace_file, node.address, node.k3s_folder)
 
 
 def has_credentials(node: NodePlaces) -> bool:
     """Whether a k3s server has run on the node's disk."""
-    return (node.k3s_data / "server" / "tls" / "client-admin.key").exists()
+    return (node.k3s_folder / "server" / "tls" / "client-admin.key").exists()
 
 
 class _FromNamespace(http.client.HTTPSConnection):

@@ -221,7 +221,7 @@ def _through_vip(built: Laboratory, credentials: NodePlaces) -> Server:
     """Return the API behind the VIP, asked by a machine on the LAN that is no node."""
     assert built.known.vip is not None
     lan = NAMESPACES / built.places.lan
-    return Server(lan, built.known.vip, credentials.k3s_data)
+    return Server(lan, built.known.vip, credentials.k3s_folder)
 
 
 def _lose(built: Laboratory, holder: str, checklist: Checklist) -> None:

@@ -198,7 +198,8 @@ def test_without_etcd_a_node_says_what_k3s_said_and_goes_on_once_it_is_there(
         lambda: "etcd exited with code 127" in str(status_of(built, "n1")["node"]["waiting_for"]),
     )
     (tmp_path / "etcd").symlink_to("/usr/bin/etcd")
-    bench.wait_until("k3s to run", lambda: k3s_of(built, "n1") == "ready")
+    bench.wait_until_complete(built)
+    assert k3s_of(built, "n1") == "ready"
 
 
 def test_up_names_the_package_when_etcd_is_not_installed() -> None:
