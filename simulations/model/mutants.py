@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from ledger import Moment
-from meshd.events import Apply, ClusterOrder, Effect, Event, Send
+from meshd.events import Apply, ClusterOrder, Effect, Event, Seal, Send
 from meshd.node import Node
 from simulations.model.machine import Boot, Strategy
 from simulations.model.runs import start_node
@@ -36,8 +37,35 @@ class _Hasty(Node):
         return effects
 
 
-def _hasty(boot: Boot) -> Node:
-    return start_node(boot, kind=_Hasty)
+class _Talkative(Node):
+    """Seals the agent token to everyone it knows as soon as it sees a plan."""
+
+    def handle(self, event: Event, now: Moment) -> list[Effect]:
+        before = self.standing.plan
+        effects = super().handle(event, now)
+        if self.standing.plan is not None and before is None:
+            effects += [
+                Seal(recipient=known.node, sealing_key=known.facts.sealing_key, name="agent-token")
+                for known in self.directory.others()
+                if known.facts is not None
+            ]
+        return effects
+
+
+def _formed_at_once(effects: Sequence[Effect]) -> Sequence[Effect]:
+    """Every order says that the cluster is formed."""
+    return [
+        Apply(replace(effect.order, formed=True)) if isinstance(effect, Apply) else effect
+        for effect in effects
+    ]
+
+
+def _nobody_to_join(effects: Sequence[Effect]) -> Sequence[Effect]:
+    """No order says whom to join."""
+    return [
+        Apply(replace(effect.order, join=())) if isinstance(effect, Apply) else effect
+        for effect in effects
+    ]
 
 
 def _forgetful(boot: Boot) -> Node:
@@ -50,7 +78,10 @@ MUTANTS = {
         Strategy(name="persist-after-send", start=start_node, arrange=_persist_last),
         Strategy(name="no-fsync", start=start_node, fsync=False),
         Strategy(name="quorum-minus-one", start=start_node, rewrite=_quorum_minus_one),
-        Strategy(name="start-before-started", start=_hasty),
         Strategy(name="no-journal", start=_forgetful),
+        Strategy(name="start-before-started", start=partial(start_node, kind=_Hasty)),
+        Strategy(name="secrets-for-everyone", start=partial(start_node, kind=_Talkative)),
+        Strategy(name="formed-before-done", start=start_node, arrange=_formed_at_once),
+        Strategy(name="nobody-to-join", start=start_node, arrange=_nobody_to_join),
     )
 }
