@@ -3,6 +3,7 @@
 from roles._election import NotYet, Ranking, Refusal, elect, rank
 from roles._electorate import Electorate, Halt, electorate
 from roles._genesis import Genesis
+from roles._messages import VOTES_MAX
 from roles._records import Decision, read_record, verify_record
 from roles._state import (
     Effect,
@@ -19,6 +20,7 @@ from roles._state import (
 from roles._types import Bounds, Candidate, ClusterPlan, RoleWish, Seat
 
 __all__ = [
+    "VOTES_MAX",
     "Bounds",
     "Candidate",
     "ClusterPlan",

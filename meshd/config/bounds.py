@@ -12,21 +12,24 @@ from meshd.config import keys
 from meshd.config.check import Checked
 from meshd.config.keys import Key
 from meshd.config.schema import Finding
-from meshd.config.token import Token
+from meshd.config.token import NODES_MAX, Token
 from meshd.errors import ConfigError
-from roles import Bounds
+from roles import VOTES_MAX, Bounds
 
 
 def decide_bounds(token: Token, checked: Checked) -> tuple[Bounds, tuple[Finding, ...]]:
     """Return the network's bounds, and what the operator should know about them.
 
     Raises:
-        ConfigError: token and file contradict each other, or the file leaves a control plane of 1
-            without a number of machines.
+        ConfigError: token and file contradict each other, the file leaves a control plane of 1
+            without a number of machines, or more must agree than a record has room for.
     """
     if token.bounds is None:
-        return _from_file(checked)
-    return _stricter(token.bounds, checked), ()
+        bounds, findings = _from_file(checked)
+    else:
+        bounds, findings = _stricter(token.bounds, checked), ()
+    _check_fits(bounds, checked)
+    return bounds, findings
 
 
 def _control_plane_in_file(checked: Checked) -> int | None:
@@ -133,6 +136,23 @@ def _check_reachable(
             f"to start a control plane of {control_plane}",
             "allow more machines, or ask for fewer",
         )
+
+
+def _check_fits(bounds: Bounds, checked: Checked) -> None:
+    """Refuse a quorum whose signatures do not fit into one ledger entry."""
+    if bounds.quorum <= VOTES_MAX:
+        return
+    most = ((keys.MINIMUM_NODES, VOTES_MAX), (keys.NODES_MAX, NODES_MAX))
+    asked = [key for key, limit in most if (checked.get(key) or 0) > limit]
+    raise _error(
+        "MESH-1017",
+        asked[0] if asked else keys.NETWORK_TOKEN,
+        checked,
+        f"a quorum of {bounds.quorum} is too large: a decision carries that many signatures, and "
+        f"a ledger entry has room for {VOTES_MAX}",
+        f"allow at most {NODES_MAX} machines to vote (p2p.meshd.nodes_max, or a token of "
+        f"`meshd token new --nodes {NODES_MAX}`), and let p2p.minimum_nodes be {VOTES_MAX} at most",
+    )
 
 
 def _error(code: str, key: Key[object], checked: Checked, what: str, fix: str) -> ConfigError:

@@ -19,11 +19,11 @@ from meshd.config.multiaddress import HOST_KINDS, TcpAddress, parse_tcp_address
 from meshd.config.naming import WORDS, network_id_from
 from meshd.config.schema import Capability, Network
 from meshd.errors import ConfigError
-from roles import Bounds
+from roles import VOTES_MAX, Bounds
 
 PREFIX = "meshd"
 CONTROL_PLANE_MAX = 7  # etcd's own advice (etcd.io, FAQ: "maximum cluster size").
-NODES_MAX = 65535
+NODES_MAX = 2 * VOTES_MAX - 1  # A majority of them still fits into a record.
 
 _VERSION = 1
 _SECRET_BYTES = 32
@@ -200,16 +200,24 @@ def check_control_plane(size: int) -> None:
 
 
 def check_nodes_max(nodes_max: int, control_plane: int) -> None:
-    """Refuse a number of voters that cannot fill the control plane.
+    """Refuse a number of voters that cannot fill the control plane, or can keep no record.
 
     Raises:
-        ConfigError: it is below `control_plane` or above 65535.
+        ConfigError: it is below `control_plane` or above 399.
     """
-    if not control_plane <= nodes_max <= NODES_MAX:
+    if nodes_max > NODES_MAX:
+        raise ConfigError(
+            "MESH-1017",
+            f"{nodes_max} machines that may vote are too many",
+            cause="a decision carries the signatures of more than half of them in one ledger entry",
+            fix=f"say at most {NODES_MAX} machines, and give all others a token of "
+            "`meshd token join`: they become workers",
+        )
+    if nodes_max < control_plane:
         raise ConfigError(
             "MESH-1014",
             f"{nodes_max} machines do not fit a control plane of {control_plane}",
-            fix=f"say at least {control_plane} and at most {NODES_MAX} machines",
+            fix=f"say at least {control_plane} machines",
         )
 
 

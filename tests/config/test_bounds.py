@@ -4,8 +4,21 @@ from typing import Literal
 
 import pytest
 
-from roles import Bounds
+from meshd.config import Token, encode_token, new_token
+from roles import VOTES_MAX, Bounds
 from tests.config.loading import Load, codes, refusal
+
+
+def token_for(machines: int | None) -> str:
+    """Return a token for so many machines, as a program without a limit would make it.
+
+    None stands for an EdgeVPN token, which does not say.
+    """
+    if machines is None:
+        return "EDGEVPN"
+    made = new_token(control_plane=3, nodes_max=3, seeds=(), random_bytes=bytes)
+    bounds = Bounds.bounded(control_plane=3, nodes_max=machines)
+    return encode_token(Token(network=made.network, bounds=bounds))
 
 
 @pytest.mark.parametrize(
@@ -84,3 +97,31 @@ def test_a_file_that_contradicts_its_token_is_refused_naming_both(
 @pytest.mark.parametrize("keys", ["meshd: {nodes_max: 3}", "minimum_nodes: 8"])
 def test_numbers_with_which_nothing_could_form_are_refused(load: Load, keys: str) -> None:
     assert refusal(load, f"p2p: {{network_token: TOKEN, {keys}}}").code == "MESH-1014"
+
+
+@pytest.mark.parametrize(
+    ("machines", "keys"),
+    [
+        (None, "meshd: {nodes_max: 400}"),
+        (None, "minimum_nodes: 201, meshd: {nodes_max: 399}"),
+        (None, "minimum_nodes: 201, auto: {ha: {master_nodes: 2}}"),
+        (400, "role: auto"),
+        (399, "minimum_nodes: 201"),
+    ],
+)
+def test_a_quorum_that_no_record_has_room_for_is_refused(
+    load: Load, machines: int | None, keys: str
+) -> None:
+    error = refusal(load, f"p2p: {{network_token: {token_for(machines)}, {keys}}}")
+    assert error.code == "MESH-1017"
+    assert "a quorum of 20" in error.what
+    assert "c.yaml:2:" in error.what
+
+
+@pytest.mark.parametrize("machines", [None, 399])
+def test_the_largest_network_is_taken(load: Load, machines: int | None) -> None:
+    settings = load(
+        f"p2p: {{network_token: {token_for(machines)}, auto: {{ha: {{master_nodes: 2}}}}, "
+        "meshd: {nodes_max: 399}}"
+    )
+    assert settings.bounds.quorum == VOTES_MAX

@@ -21,7 +21,7 @@ from meshd.config import (
 from meshd.config.checksum import encode
 from meshd.config.naming import WORDS, network_id_from
 from meshd.errors import ConfigError
-from roles import Bounds
+from roles import VOTES_MAX, Bounds
 
 RNG = random.Random(7)
 PEER = "12D3KooWRBhwfeP2Y4TCx1SM6s9rUoHhR5STiGwxBhgFRcw3UERE"
@@ -126,6 +126,16 @@ def test_a_control_plane_of_one_needs_the_number_of_machines() -> None:
     token = made(1, 1)
     assert token.bounds == Bounds(bound="bounded", nodes_max=1, quorum=1, control_plane=1)
     assert made(1, 4).bounds == Bounds(bound="bounded", nodes_max=4, quorum=3, control_plane=1)
+
+
+def test_more_machines_than_a_decision_has_room_for_are_refused() -> None:
+    largest = made(3, 399).bounds
+    assert largest is not None
+    assert largest.quorum == VOTES_MAX
+    with pytest.raises(ConfigError, match="400 machines that may vote are too many") as caught:
+        made(3, 400)
+    assert caught.value.code == "MESH-1017"
+    assert "399" in caught.value.fix
 
 
 def test_fewer_machines_than_control_plane_are_refused() -> None:
