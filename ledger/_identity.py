@@ -21,6 +21,9 @@ NodeId = NewType("NodeId", str)
 Instant = NewType("Instant", float)
 """Seconds on this machine's CLOCK_BOOTTIME. Comparable only within one boot."""
 
+REMEMBERED_MAX_BYTES = 512
+"""Of signed bytes: an entry's signature covers 54, a vote's about 200. Times 16384 it is 8 MiB."""
+
 _ED25519_PEER_ID_PREFIX = bytes.fromhex("002408011220")
 
 
@@ -70,11 +73,22 @@ def public_key_of(node_id: NodeId) -> bytes:
     return raw[6:]
 
 
-@lru_cache(maxsize=16384)
 def verify(node_id: NodeId, signature: bytes, data: bytes) -> bool:
-    """Whether `signature` is `node_id`'s over `data`. A pure function, hence remembered."""
+    """Whether `signature` is `node_id`'s over `data`. A pure function, so answers are remembered.
+
+    Those about larger `data` than any honest message has are not: they would cost memory only.
+    """
+    if len(data) > REMEMBERED_MAX_BYTES:
+        return _is_signed(node_id, signature, data)
+    return _remembered(node_id, signature, data)
+
+
+def _is_signed(node_id: NodeId, signature: bytes, data: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(public_key_of(node_id)).verify(signature, data)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+_remembered = lru_cache(maxsize=16384)(_is_signed)

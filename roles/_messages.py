@@ -23,6 +23,8 @@ FRAME_MAX_BYTES = 60 * 1024
 VOTES_MAX = 200
 """The largest quorum whose decision fits into a frame: a network of 399 voters."""
 
+NETWORK_ID_MAX = 64  # A word and eight digits; the limit keeps signed bodies small.
+
 _DOMAIN = b"meshd/genesis/v1\x00"
 
 ROUND_MAX = 2**48
@@ -48,7 +50,7 @@ class _Signed(
 ):
     """What every signed message says."""
 
-    network_id: str
+    network_id: Annotated[str, msgspec.Meta(max_length=NETWORK_ID_MAX)]
     limits: tuple[int, int, int]  # nodes_max, quorum, control plane: `Bounds.limits`.
     generation: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     slot: Slot

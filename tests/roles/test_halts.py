@@ -277,6 +277,7 @@ def test_a_broken_rule_is_rejected_with_its_reason_and_changes_no_disk() -> None
         (b"\x00" * 70_000, "70000 bytes, at most 61440"),
         (prepare(3, 1), f"a message of {signer_of(3).node_id[-8:]}, not the sender's own"),
         (prepare(2, 1, network_id="elm"), "a message of network elm"),
+        (prepare(2, 1, network_id="elm" * 22), "not a genesis message"),
         (accept(2, 1, started), "slot claim cannot hold Started"),
         (accept(2, 1, b"\x90"), "not a genesis value"),
         (accept(2, 1, encode_value(Claim(three_seats))), "a plan with 3 seats"),

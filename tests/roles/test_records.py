@@ -8,14 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger import NodeId
+from ledger._identity import REMEMBERED_MAX_BYTES
 from roles import ClusterPlan, Seat, Slot, verify_record
 from roles._messages import (
     FRAME_MAX_BYTES,
+    NETWORK_ID_MAX,
     Accepted,
     Authentic,
     BadMessage,
     Ballot,
     Prepare,
+    Promise,
     hash_of,
     read_frame,
     seal,
@@ -197,6 +200,21 @@ def test_a_decision_of_the_largest_network_fits_into_a_frame() -> None:
     record = write_record(value, votes)
     assert len(record) <= FRAME_MAX_BYTES
     assert flaw(record, key="genesis/1/claim", quorum=200) is None
+
+
+def test_every_signed_body_is_small_enough_for_its_check_to_be_remembered() -> None:
+    longest = NodeId(max((signer_of(n).node_id for n in range(1, 50)), key=len))
+    ballot = Ballot(2**48, longest)
+    promise = Promise(
+        network_id="x" * NETWORK_ID_MAX,
+        limits=(399, 200, 7),
+        generation=2**31,
+        slot="started",
+        ballot=ballot,
+        sender=longest,
+        accepted=(ballot, bytes(32)),
+    )
+    assert len(msgspec.msgpack.encode(promise)) + 32 < REMEMBERED_MAX_BYTES  # 32: the domain.
 
 
 def test_a_usual_record_is_small() -> None:
