@@ -21,7 +21,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ledger import NodeId
 from meshd.cluster import manifests
 from meshd.cluster.kubevip import Interface
-from meshd.cluster.mark import Disk, Mark, objection, read_disk, write_mark
+from meshd.cluster.mark import (
+    Disk,
+    Mark,
+    objection,
+    read_disk,
+    read_first_start,
+    write_first_start,
+    write_mark,
+)
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import (
     Launch,
@@ -105,8 +113,11 @@ class Groundwork:
         binary = find_binary(self.paths, surroundings.environment)
         assert binary is not None
         mark = self._mark(order, disk, node_ip)
-        if order.seat == "initialiser" and not disk.has_etcd:
-            self._write_authorities()
+        if order.seat == "initialiser":
+            stage: Literal["prepared", "begun"] = "begun" if mark.begun else "prepared"
+            write_first_start(self.state_dir, plan.cluster_id, stage)
+            if not disk.has_etcd:
+                self._write_authorities()
         if order.seat != "worker":
             self._keep_manifests(order, mark, interface_of(surroundings.interfaces, node_ip))
         machine = Machine(
@@ -155,6 +166,8 @@ class Groundwork:
         mark = disk.server_mark
         if not disk.has_etcd or not isinstance(mark, Mark) or mark.begun:
             return False
+        if read_first_start(self.state_dir, mark.cluster_id) == "prepared":
+            write_first_start(self.state_dir, mark.cluster_id, "begun")
         write_mark(self.paths.server, msgspec.structs.replace(mark, begun=True))
         return True
 
@@ -186,6 +199,7 @@ class Groundwork:
             formed=order.formed,
             node_name=self.node_name,
             node_ip=node_ip,
+            first_start=read_first_start(self.state_dir, order.plan.cluster_id),
         ) or conflict(arguments_of(order, self.settings), other_configuration(self.paths))
         if against is None and self.settings.external_db is not None:
             against = "an external datastore (p2p.auto.ha.external_db) is not supported yet"

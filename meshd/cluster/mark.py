@@ -1,8 +1,10 @@
 """Whose cluster the files of k3s on this disk belong to, and when that forbids starting k3s.
 
-Invariant: server files without meshd's mark, or with the mark of another cluster, are never started
-and never deleted. The mark is written before k3s' first start, in the folder that carries the
-database, so that setting the folder aside by one rename takes the mark along.
+Invariants: server files without meshd's mark, or with the mark of another cluster, are never
+started and never deleted; a cluster is started anew on this node only while it certainly never had
+a database here. The mark is written before k3s' first start, in the folder that carries the
+database, so that setting the folder aside by one rename takes the mark along. As the whole folder
+can be lost (not mounted, wiped), meshd's own folder too tells of the first start.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from meshd.whole_file import make_folder, write_whole
 from roles import ClusterPlan
 
 MARK_NAME = "meshd-cluster.json"
+FirstStart = Literal["never", "prepared", "begun"]
+"""How far a cluster came on this node: nothing yet; marked, k3s may have run; had a database."""
+
+_PREPARED, _BEGUN = b"prepared\n", b"begun\n"
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +81,36 @@ def write_mark(folder: Path, mark: Mark) -> None:
     write_whole(folder / MARK_NAME, msgspec.json.encode(mark) + b"\n")
 
 
+def read_first_start(state_dir: Path, cluster_id: str) -> FirstStart:
+    """Return what meshd's own folder tells of a cluster that this node is to start.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        content = _first_start_file(state_dir, cluster_id).read_bytes()
+    except FileNotFoundError:
+        return "never"
+    return "prepared" if content == _PREPARED else "begun"  # Damaged: nothing is started anew.
+
+
+def write_first_start(
+    state_dir: Path, cluster_id: str, stage: Literal["prepared", "begun"]
+) -> None:
+    """Note in meshd's own folder how far a cluster came, durably; never take a step back.
+
+    The mark must have been written before.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if read_first_start(state_dir, cluster_id) == "begun":
+        return
+    path = _first_start_file(state_dir, cluster_id)
+    make_folder(path.parent, mode=0o700)
+    write_whole(path, _PREPARED if stage == "prepared" else _BEGUN)
+
+
 def objection(
     disk: Disk,
     *,
@@ -83,8 +119,13 @@ def objection(
     formed: bool,
     node_name: str,
     node_ip: str | None,
+    first_start: FirstStart,
 ) -> str | None:
-    """Return why k3s must not be started on this disk, as a sentence with its remedy, or None."""
+    """Return why k3s must not be started on this disk, as a sentence with its remedy, or None.
+
+    Args:
+        first_start: what meshd's own folder tells of the plan's cluster.
+    """
     for mark, present in (
         (disk.server_mark, disk.has_server_files),
         (disk.agent_mark, disk.has_agent_files),
@@ -102,9 +143,23 @@ def objection(
             "this node is to be a worker, but its disk holds a member's database of the cluster: "
             "move k3s' server folder away once the member was removed"
         )
+    if seat == "initialiser" and (not formed or len(plan.seats) == 1):
+        return _loss(disk, first_start)
+    return None
+
+
+def _loss(disk: Disk, first_start: FirstStart) -> str | None:
+    """Return what a node that would start its cluster anew has lost, or None if nothing."""
     mark = disk.server_mark
-    lost = isinstance(mark, Mark) and mark.begun and not disk.has_etcd
-    if seat == "initialiser" and lost and (not formed or len(plan.seats) == 1):
+    if disk.has_etcd:
+        return None
+    if mark is None and first_start != "never":
+        # The mark came before the note of it: whatever k3s wrote beside it went the same way.
+        return (
+            "the cluster was started on this node and k3s' server folder is gone: mount its disk, "
+            "or restore it from a backup; an empty one would be a second cluster"
+        )
+    if first_start == "begun" or (isinstance(mark, Mark) and mark.begun):
         return (
             "the cluster was started on this node and its database is gone: restore it from a "
             "backup or a snapshot; an empty one would be a second cluster"
@@ -151,6 +206,10 @@ def _contradiction(
             f"give it {mark.node_ip} back"
         )
     return None
+
+
+def _first_start_file(state_dir: Path, cluster_id: str) -> Path:
+    return state_dir / "cluster" / "started" / cluster_id
 
 
 def _read_mark(folder: Path) -> Mark | Literal["damaged"] | None:
