@@ -102,6 +102,7 @@ class OwnProcess:
             "argv": launch.argv,
             "environment": dict(launch.environment),
             "needs": [str(path) for path in launch.needs],
+            "keeps": [str(path) for path in launch.keeps],
         } | self._pace
         if await trio.to_thread.run_sync(self._write_order, order) or not self._has_supervisor():
             await self._wake_supervisor()

@@ -60,12 +60,15 @@ class Launch:
         incarnation: a k3s running as another one is stopped first; one running as this one is left
             alone, whatever its arguments were when it started.
         needs: paths without which k3s must not be started.
+        keeps: the same, once this incarnation was seen to have them. Whoever holds k3s remembers
+            that, because the daemon may be dead when the path appears and when it disappears.
     """
 
     incarnation: str
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     needs: tuple[Path, ...]
+    keeps: tuple[Path, ...] = ()
 
 
 def mode_of(order: ClusterOrder) -> Literal["server", "agent"]:
@@ -176,6 +179,7 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
         argv=(str(machine.binary), mode, *arguments.args, *_restated(order, arguments)),
         environment=tuple(sorted(environment.items())),
         needs=(machine.paths.etcd_log,) if initialises and (begun or order.formed) else (),
+        keeps=(machine.paths.etcd_log,) if initialises else (),
     )
 
 

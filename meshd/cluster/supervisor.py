@@ -9,10 +9,12 @@ and stays small. It lives in one folder:
     running.json  the k3s that runs: pid, start time, boot id, incarnation
     report.json   how often k3s ended, how it ended last, and what keeps it from being started
     k3s.log       its output
+    had-*         one per incarnation, empty: it was seen to have what the order says it keeps
 
-Invariant: never two k3s. The child writes `running.json` itself, before it becomes k3s, and until
+Invariants. Never two k3s: the child writes `running.json` itself, before it becomes k3s, and until
 then holds the inherited lock; so whoever gets the lock finds every k3s that a killed supervisor
-left behind, and goes on with it instead of starting another.
+left behind, and goes on with it instead of starting another. And a k3s that had a database is not
+started without it: the daemon, which could order otherwise, may be dead all the while.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ REAP_S = 4.0  # How long killed processes may take to disappear.
 LOG_BYTES_MAX = 16 << 20
 LINES_MAX = 40
 _IDLE_S = 60.0  # How often the log's size is looked at.
+_UNSEEN_S = 0.2  # How often k3s is looked at until it has what it is to keep.
 _NOT_EXECUTED = 127  # As shells say it.
 
 Record = dict[str, Any]
@@ -89,6 +92,7 @@ class Supervisor:
         self.report: Record = {"incarnation": None, "exits": 0, "last_exit": None, "blocked": None}
         self.report |= read_json(folder / "report.json") or {}
         self.not_before = 0.0
+        self.had: set[Path] = set()  # Beside the files: a full disk makes nothing forgotten.
 
     def run(self) -> None:
         """Hold k3s as ordered until ordered to stop it."""
@@ -103,9 +107,12 @@ class Supervisor:
             if running is not None and running.incarnation != self.order["incarnation"]:
                 running.stop(self._seconds("grace_s", GRACE_S))
                 running = None
+            unseen = not self._note_kept()
             if running is None:
                 running = self._start_if_allowed()
-            timeout_s = _IDLE_S if running else max(self.not_before - time.monotonic(), 0.05)
+            timeout_s = _UNSEEN_S if unseen else _IDLE_S
+            if running is None:
+                timeout_s = max(self.not_before - time.monotonic(), 0.05)
             if self._wait(running, timeout_s):
                 assert running is not None
                 self._record_exit(running)
@@ -128,7 +135,10 @@ class Supervisor:
             self.not_before = 0.0
         if time.monotonic() < self.not_before:
             return None
-        missing = next((path for path in self.order["needs"] if not Path(path).exists()), None)
+        needs = list(self.order["needs"])
+        if self._note() in self.had or self._note().exists():
+            needs += self.order["keeps"]
+        missing = next((path for path in needs if not Path(path).exists()), None)
         if missing != self.report["blocked"]:
             self._publish({"blocked": missing})
         if missing is not None:
@@ -143,6 +153,23 @@ class Supervisor:
             is_child=True,
             log_from=log_from,
         )
+
+    def _note_kept(self) -> bool:
+        """Write down that k3s has what it is to keep; return whether that is settled."""
+        note = self._note()
+        if not self.order["keeps"] or note.exists():
+            return True
+        if note not in self.had and not all(Path(path).exists() for path in self.order["keeps"]):
+            return False
+        self.had.add(note)
+        try:
+            make_durable(note)
+        except OSError:
+            return False  # The next look tries again.
+        return True
+
+    def _note(self) -> Path:
+        return self.folder / f"had-{self.order['incarnation'].replace('/', '-')}"
 
     def _wait(self, running: Running | None, timeout_s: float) -> bool:
         """Wait for an order, the end of k3s or the timeout; return whether k3s ended."""
@@ -270,6 +297,16 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(record, file)
     temporary.rename(path)
+
+
+def make_durable(path: Path) -> None:
+    """Make an empty file that outlives a power cut."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(folder)
+    os.close(folder)
 
 
 def last_lines(log: Path, start: int) -> list[str]:

@@ -97,8 +97,11 @@ def test_the_only_server_needs_its_database_once_it_had_one() -> None:
     assert launched(alone).needs == (wal,)
     assert launched(initialiser(), begun=True).needs == (wal,)
     assert launched(initialiser()).needs == ()
+    assert launched(initialiser()).keeps == (wal,)
     # With others to join, a lost database means joining them.
     assert launched(initialiser(formed=True), begun=True).needs == ()
+    assert launched(initialiser(formed=True), begun=True).keeps == ()
+    assert launched(server()).keeps == ()
 
 
 def test_the_users_arguments_and_environment_reach_k3s_as_written() -> None:

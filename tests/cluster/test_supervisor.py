@@ -30,6 +30,7 @@ crash) echo 'level=fatal msg="first line"'; echo 'level=fatal msg="last line"'; 
 exit0) echo 'level=error msg="duplicate node name found"'; exit 0 ;;
 stubborn) trap '' TERM; sleep 1000 & echo $! > child; while :; do wait; done ;;
 leaves-child) sleep 1000 & echo $! > child; exit 1 ;;
+database) mkdir -p wal; exec sleep 1000 ;;
 environment) env > environment; exec sleep 1000 ;;
 *) exec sleep 1000 ;;
 esac
@@ -57,12 +58,19 @@ class Bench:
     def behaves(self, mode: str) -> None:
         (self.folder / "mode").write_text(mode)
 
-    def launch(self, *arguments: str, needs: tuple[Path, ...] = (), name: str = "c1") -> Launch:
+    def launch(
+        self,
+        *arguments: str,
+        needs: tuple[Path, ...] = (),
+        keeps: tuple[Path, ...] = (),
+        name: str = "c1",
+    ) -> Launch:
         return Launch(
             incarnation=name,
             argv=(str(self.folder / "k3s"), *arguments),
             environment=(("PATH", "/usr/bin:/bin"),),
             needs=needs,
+            keeps=keeps,
         )
 
     @property
@@ -258,6 +266,35 @@ async def test_k3s_is_not_started_without_what_it_needs(bench: Bench) -> None:
     assert bench.started == []
     database.mkdir()
     await until(lambda: bench.started)
+    assert bench.host.look().blocked is None
+
+
+async def test_a_database_that_was_there_is_missed_without_any_daemon(bench: Bench) -> None:
+    bench.behaves("database")
+    database, note = bench.folder / "wal", bench.folder / "host/had-c1-server"
+    launch = bench.launch("server", keeps=(database,), name="c1/server")
+    await bench.host.ensure(launch)
+    await until(note.exists)
+    database.rmdir()
+    os.kill(bench.started[0], signal.SIGKILL)
+    await until(lambda: bench.host.look().blocked)
+    assert bench.host.look().blocked == str(database)
+    # Nor is it forgotten by the next supervisor, after a reboot or a power cut.
+    bench.kill_supervisor()
+    await until(lambda: not bench.supervisors())
+    (bench.folder / "host/report.json").unlink()
+    await bench.host.ensure(launch)
+    await until(lambda: bench.host.look().blocked)
+    assert len(bench.started) == 1
+    # Told to join others instead, it needs none.
+    await bench.host.ensure(bench.launch("server", name="c1/server"))
+    await until(lambda: len(bench.started) == 2)
+
+
+async def test_a_k3s_that_made_no_database_yet_is_started_again(bench: Bench) -> None:
+    bench.behaves("crash")
+    await bench.host.ensure(bench.launch("server", keeps=(bench.folder / "wal",)))
+    await until(lambda: len(bench.started) > 2)
     assert bench.host.look().blocked is None
 
 
