@@ -295,21 +295,26 @@ def find_binary(paths: K3sPaths, environment: Mapping[str, str]) -> Path | None:
     return Path(found).absolute() if os.access(found, os.X_OK) else None
 
 
-def other_configuration(paths: K3sPaths) -> Iterator[tuple[str, list[str]]]:
+def other_configuration(paths: K3sPaths) -> Iterator[tuple[str, list[str] | None]]:
     """Yield (path, keys) of k3s' configuration files that are not meshd's.
 
-    A file that is no YAML mapping has no keys here: k3s itself says what is wrong with it.
+    The keys are those of all documents of the file; None: the file cannot be read as YAML here,
+    which says nothing about what k3s reads in it.
+
+    Raises:
+        OSError: a file cannot be read at all.
     """
     drop_ins = sorted(paths.drop_in.parent.glob("*.y*ml"))
     for path in [paths.config, *drop_ins]:
         if path == paths.drop_in or not path.is_file():
             continue
         try:
-            content = yaml.safe_load(path.read_bytes())
-        except yaml.YAMLError:
-            continue
-        if isinstance(content, dict):
-            yield str(path), [str(key) for key in content]
+            documents = list(yaml.safe_load_all(path.read_bytes()))
+        except (yaml.YAMLError, ValueError):  # ValueError: such as a date that there is not.
+            yield str(path), None
+        else:
+            mappings = [document for document in documents if isinstance(document, dict)]
+            yield str(path), [str(key) for mapping in mappings for key in mapping]
 
 
 def users_manifests(paths: K3sPaths) -> list[str]:

@@ -81,12 +81,14 @@ def arguments_of(order: ClusterOrder, settings: Settings) -> K3sArguments:
     return settings.k3s_agent if order.seat == "worker" else settings.k3s
 
 
-def conflict(arguments: K3sArguments, files: Iterable[tuple[str, Iterable[str]]]) -> str | None:
+def conflict(
+    arguments: K3sArguments, files: Iterable[tuple[str, Iterable[str] | None]]
+) -> str | None:
     """Return why the user's own settings of k3s cannot stand beside meshd's, or None.
 
     Args:
         arguments: `k3s.*` or `k3s-agent.*`.
-        files: (path, keys) of k3s' other configuration files.
+        files: (path, keys) of k3s' other configuration files; None: it cannot be read.
     """
     for argument in arguments.args:
         flag = argument.partition("=")[0].lstrip("-")
@@ -96,6 +98,8 @@ def conflict(arguments: K3sArguments, files: Iterable[tuple[str, Iterable[str]]]
         if name in _RESERVED_VARIABLES:
             return f"k3s.env has {name}, which meshd decides: remove it"
     for path, keys in files:
+        if keys is None:
+            return f"{path} is not YAML that meshd can check: correct it, or move it away"
         for key in keys:
             if key.removesuffix("+") in RESERVED:
                 return f"{path} has {key}, which meshd decides: remove it"

@@ -354,6 +354,29 @@ def test_settings_that_contradict_the_order_are_named(tmp_path: Path) -> None:
     expect_obstacle(lay(tmp_path, N1, initialiser()), "failed", "99-mine.yaml has server")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("server: https://10.9.9.9:6443\n---\n{}\n", "has server"),
+        ("{}\n---\nserver: https://10.9.9.9:6443\n", "has server"),
+        ("cluster-init: true\nx: !site 1\n", "is not YAML"),
+        ("cluster-init: true\nx: 2026-99-99\n", "is not YAML"),
+        ("x: [\n", "is not YAML"),
+        ("x: \0\n", "is not YAML"),
+    ],
+)
+@pytest.mark.parametrize("name", ["config.yaml", "config.yaml.d/99-site.yml"])
+def test_a_file_of_k3s_that_cannot_be_checked_is_no_less_an_obstacle(
+    tmp_path: Path, name: str, content: str, words: str
+) -> None:
+    other = tmp_path / "etc" / name
+    other.parent.mkdir(parents=True)
+    other.write_text(content)
+    expect_obstacle(lay(tmp_path, N1, initialiser()), "failed", f"{other} {words}")
+    other.write_text("# Nothing.\n")
+    assert isinstance(lay(tmp_path, N1, initialiser()), Launch)
+
+
 def test_tokens_must_be_those_of_the_plan(tmp_path: Path) -> None:
     ground = groundwork(N2, tmp_path)
     expect_obstacle_in(ground, replace(server(), sealed=()), "waiting", "not sealed to this node")
