@@ -200,15 +200,40 @@ def test_a_row_of_doubt_ends_voting_whatever_it_says(row: bytes) -> None:
 
 
 def test_settings_that_were_changed_after_a_vote_end_voting() -> None:
+    """All machines are set up anew in the same way; n1 has voted before, n4 has not."""
     table = Table(THREE)
     table.seat(1, 2, 3)
     table.look_around()
     table.bounds = Bounds.bounded(control_plane=1, nodes_max=5)
-    table.seat(1)
+    table.seat(1, 2, 3, 4)
     table.look_around()
     state = table.machines[1].state
     assert state.phase == "halted-settings-mismatch"
     assert "this node has voted with 3 machines, quorum 2" in (state.waiting_for or "")
+    assert table.machines[1].deadline == float("inf")
+    table.posted.clear()
+    for number in (1, 4):
+        give(table, 2, number, prepare(2, 9, table.bounds))
+    assert [(post.sender, frame_in_words(post.frame)) for post in table.posted] == [
+        (4, "Promise claim 9.n2")
+    ]
+
+
+def test_odd_k3s_settings_keep_a_machine_from_voting_until_a_plan_is_decided() -> None:
+    table = Table(THREE)
+    table.seat(1, 2)
+    table.seat(3, settings_hash="77" * 32)
+    table.look_around()
+    assert phase_of(table, 3) == "halted-settings-mismatch"
+    for state in states(table).values():
+        assert [refusal.node for refusal in state.excluded] == [signer_of(3).node_id]
+    table.posted.clear()
+    give(table, 1, 3, prepare(1, 9))
+    assert table.posted == []
+    table.wait(2.0)
+    table.settle()
+    assert "promise/1/claim" not in table.disks[3]
+    assert "promise/1/started" in table.disks[3]
 
 
 def test_voters_with_other_bounds_do_not_answer_each_other() -> None:
