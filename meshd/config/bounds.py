@@ -144,9 +144,10 @@ def _check_fits(bounds: Bounds, checked: Checked) -> None:
         return
     most = ((keys.MINIMUM_NODES, VOTES_MAX), (keys.NODES_MAX, NODES_MAX))
     asked = [key for key, limit in most if (checked.get(key) or 0) > limit]
+    blamed = asked[0] if asked else keys.NETWORK_TOKEN
     raise _error(
         "MESH-1017",
-        asked[0] if asked else keys.NETWORK_TOKEN,
+        blamed,
         checked,
         f"a quorum of {bounds.quorum} is too large: a decision carries that many signatures, and "
         f"a ledger entry has room for {VOTES_MAX}",
