@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -268,12 +268,16 @@ class Groundwork:
         assert order.plan is not None
         make_folder(self.paths.manifests, mode=0o700)
         write_whole(self.paths.manifests / "meshd-cluster.yaml", manifests.cluster_mark(order.plan))
-        self._write_kube_vip(interface)
+        self._write_kube_vip(order.plan.vip, interface)
 
-    def _write_kube_vip(self, interface: str | None) -> None:
-        vip = self.settings.kubevip
-        if vip is None:
+    def _write_kube_vip(self, address: str | None, interface: str | None) -> None:
+        """Give kube-vip the plan's address and this file's other settings.
+
+        A file that wants no kube-vip has none to give; with a DaemonSet the other servers' do.
+        """
+        if address is None or self.settings.kubevip is None:
             return
+        vip = replace(self.settings.kubevip, address=address)
         interface = vip.interface or interface
         if not vip.static_pod:
             content = manifests.kube_vip_daemon_set(vip, interface)

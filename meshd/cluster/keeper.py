@@ -26,7 +26,7 @@ from meshd.cluster.plan import Launch, runs_agent
 from meshd.cluster.sealing import seal
 from meshd.cluster.secrets import CandidateSecrets
 from meshd.cluster.watch import Watch
-from meshd.config.schema import Settings
+from meshd.config.schema import KubeVip, Settings
 from meshd.errors import MeshdError
 from meshd.events import ClusterOrder, K3sObserved, Seal, SecretSealed
 from meshd.ports import EventSink
@@ -91,12 +91,11 @@ class K3sCluster:
         self._tokens: Tokens | None = None
         self._laid: tuple[ClusterOrder, Launch] | None = None
         self._watch = Watch(self._paths, node_name)
-        vip = settings.kubevip
-        self._guardian = (
-            kubevip.Guardian(node_name=node_name, lease_duration_s=vip.lease_duration_s)
-            if vip is not None
-            else None
+        vip = settings.kubevip or KubeVip(address="")  # The address is the plan's.
+        self._guardian = kubevip.Guardian(
+            node_name=node_name, lease_duration_s=vip.lease_duration_s
         )
+        self._vip_cleared = False
         self._version: tuple[str, str] | None = None
         self._said = _ABSENT
         self._changed_at = 0.0
@@ -139,12 +138,12 @@ class K3sCluster:
 
     async def run(self, events: EventSink) -> None:
         """Keep k3s at the newest order and report changes, until cancelled. k3s runs on then."""
-        await self._clear_left_over_address()
         try:
             while True:
                 if self._ordered.is_set():
                     self._ordered, self._changed_at = trio.Event(), self._clock().at
                 order = self._order
+                await self._clear_left_over_address(order)
                 ground = await self._prepare(order)
                 said = await self._look(order, ground)
                 if said != self._said:
@@ -199,7 +198,7 @@ class K3sCluster:
         thorough = self._said.state != "ready" or self._looks % THOROUGH_EVERY == 0
         reading = await self._watch.look(order, held, thorough=thorough)
         if order.seat != "worker":
-            await self._guard(reading.server)
+            await self._guard(order, reading.server)
         return observed(
             Seen(
                 node_name=self._node_name,
@@ -223,7 +222,7 @@ class K3sCluster:
         ready = ground is None or self._said.state == "ready"
         if self._clock().at - self._changed_at > CHANGING_S:
             return SLOW_S if ready else BLOCKED_S
-        has_vip = order.plan is None or order.plan.vip is None or self._said.vip_answers
+        has_vip = _vip_of(order) is None or self._said.vip_answers
         return SETTLING_S if ready and order.formed and has_vip else FAST_S
 
     def _address(self, order: ClusterOrder) -> str | None:
@@ -243,27 +242,28 @@ class K3sCluster:
             return None
         return {"server-token": held.server, "agent-token": held.agent}.get(name)
 
-    async def _guard(self, server: ServerReading | None) -> None:
+    async def _guard(self, order: ClusterOrder, server: ServerReading | None) -> None:
         """Take the VIP from this node when it must not be here."""
-        vip = self._settings.kubevip
-        if vip is None or self._guardian is None:
+        address = _vip_of(order)
+        if address is None:
             return
         answers = server is not None and server.api_answers
         lease = server.lease if server is not None else None
         why = self._guardian.verdict(lease=lease, api_answers=answers, now=self._clock().at)
-        if why is None or not kubevip.is_here(vip.address):
+        if why is None or not kubevip.is_here(address):
             return
         if not answers:
             kubevip.stop_kube_vip()
-        await self._remove_address(vip.address, why)
+        await self._remove_address(address, why)
 
-    async def _clear_left_over_address(self) -> None:
+    async def _clear_left_over_address(self, order: ClusterOrder) -> None:
         """Before k3s is started at all: whatever put the VIP here is not running any more."""
-        vip = self._settings.kubevip
-        if vip is None or self._hostinit.look().pid is not None:
+        address = _vip_of(order)
+        if address is None or self._vip_cleared:
             return
-        if kubevip.is_here(vip.address):
-            await self._remove_address(vip.address, "k3s does not run here")
+        self._vip_cleared = True
+        if self._hostinit.look().pid is None and kubevip.is_here(address):
+            await self._remove_address(address, "k3s does not run here")
 
     async def _remove_address(self, address: str, why: str) -> None:
         try:
@@ -281,6 +281,10 @@ class K3sCluster:
         if self._version is None or self._version[0] != file:
             self._version = file, await _ask_version(binary)
         return self._version[1]
+
+
+def _vip_of(order: ClusterOrder) -> str | None:
+    return None if order.plan is None else order.plan.vip
 
 
 async def _ask_version(binary: Path) -> str:
