@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -141,7 +142,8 @@ def up(
         boots=not stopped,
     )
     checklist = Checklist()
-    built = tour.build(_places(), wanted, os.environ, checklist)
+    built = Laboratory.up(_places(), wanted, os.environ)
+    tour.announce(built, wanted, checklist)
     if stopped:
         return 0
     failed = tour.wait_for_daemons(built, checklist)
@@ -261,8 +263,14 @@ def down() -> None:
     )
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run the command line and return the exit code; errors are shown on stderr."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)  # So that these clean up as Ctrl-C does.
     try:
         code = demo.main(prog_name="meshd demo", standalone_mode=False)
     except click.UsageError as error:

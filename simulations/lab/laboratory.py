@@ -253,7 +253,7 @@ def init_of(node: NodePlaces) -> int | None:
         pid = int(node.init.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         return None
-    return pid if pid in network.pids(node.namespace) else None
+    return pid if network.holds(node.namespace, pid) else None
 
 
 def run_dir(init: int) -> Path:

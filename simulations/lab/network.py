@@ -125,6 +125,15 @@ def delete_namespace(name: str) -> None:
     run(["ip", "netns", "del", name])
 
 
+def holds(namespace: str, pid: int) -> bool:
+    """Whether a process lives and is in a network namespace."""
+    try:
+        wanted = (NAMESPACES / namespace).stat()
+    except FileNotFoundError:
+        return False
+    return _is_in(Path(f"/proc/{pid}"), wanted)
+
+
 def pids(namespace: str) -> tuple[int, ...]:
     """Return the processes in a network namespace, sorted."""
     try:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from meshd.errors import MeshdError
+from meshd.errors import MeshdError, UsageError
 from simulations.lab import glance, laboratory
 from simulations.lab.glance import Glance
 from simulations.lab.laboratory import Laboratory, Wanted
@@ -40,9 +40,21 @@ _LOG_FOLDER = Path("/var/tmp")  # noqa: S108 - For a person to read after a fail
 def run(
     places: Places, wanted: Wanted, environment: Mapping[str, str], checklist: Checklist
 ) -> int:
-    """Take the tour; return 0 only if all of it happened and nothing is left."""
-    built = build(places, wanted, environment, checklist)
+    """Take the tour; return 0 only if all of it happened and nothing is left.
+
+    Raises:
+        MeshdError: the laboratory cannot be built; then nothing is left of it.
+    """
+    if wanted.control_plane < 3 or wanted.nodes < wanted.control_plane:
+        raise UsageError(
+            "MESH-8018",
+            f"{wanted.nodes} machines, {wanted.control_plane} of them servers, cannot lose one",
+            fix="the tour kills a server: take at least 3 of them, and as many machines",
+        )
+    checklist.restart()
+    built = Laboratory.up(places, wanted, environment)
     try:
+        announce(built, wanted, checklist)
         _take(built, checklist)
     except MeshdError as error:
         checklist.say(error.render())
@@ -55,13 +67,9 @@ def run(
     return 0
 
 
-def build(
-    places: Places, wanted: Wanted, environment: Mapping[str, str], checklist: Checklist
-) -> Laboratory:
-    """Bring a laboratory up, with a tick."""
-    checklist.restart()
-    built = Laboratory.up(places, wanted, environment)
-    checklist.say(f"meshd laboratory {places.lab}: {wanted.nodes} machines on one LAN")
+def announce(built: Laboratory, wanted: Wanted, checklist: Checklist) -> None:
+    """Say what was built, with a tick."""
+    checklist.say(f"meshd laboratory {built.places.lab}: {wanted.nodes} machines on one LAN")
     if built.known.standin:
         checklist.say(f"  k3s is a stand-in, with a real etcd: {built.known.k3s_version}")
     else:
@@ -69,7 +77,6 @@ def build(
     how = f"one import of {built.known.imports_s:.1f} s" if wanted.forks else "programs"
     state = f"{wanted.nodes} daemons started ({how})" if wanted.boots else "machines are off"
     checklist.done(f"laboratory built, {state}")
-    return built
 
 
 def wait_for_daemons(built: Laboratory, checklist: Checklist) -> tuple[str, ...]:
@@ -92,8 +99,8 @@ def _daemon_settled(built: Laboratory, one: Glance) -> bool:
     return one.status is not None or built.node(one.name).exits.exists()
 
 
-def wait_for_cluster(built: Laboratory, checklist: Checklist) -> None:
-    """Wait, with a tick for each step, until the cluster is complete.
+def wait_for_cluster(built: Laboratory, checklist: Checklist) -> str | None:
+    """Wait, with a tick for each step, until the cluster is complete; return the VIP's holder.
 
     Raises:
         MeshdError: a step was not seen in its time.
@@ -113,11 +120,13 @@ def wait_for_cluster(built: Laboratory, checklist: Checklist) -> None:
     workers = [name for name in names if name not in servers]
     checklist.done(f"k3s ready on all {len(names)} nodes; workers: {', '.join(workers) or 'none'}")
     vip = built.known.vip
-    if vip is not None and built.known.standin:
-        holder = checklist.wait(
-            f"{vip} to answer", lambda: _vip_works(built), limit_s=VIP_S, code="MESH-8011"
-        )
-        checklist.done(f"{vip} answers on 6443, held by {holder}")
+    if vip is None or not built.known.standin:
+        return None  # A real k3s has no pods here, so no kube-vip.
+    holder = checklist.wait(
+        f"{vip} to answer", lambda: _vip_works(built), limit_s=VIP_S, code="MESH-8011"
+    )
+    checklist.done(f"{vip} answers on 6443, held by {holder}")
+    return holder
 
 
 def _take(built: Laboratory, checklist: Checklist) -> None:
@@ -128,9 +137,8 @@ def _take(built: Laboratory, checklist: Checklist) -> None:
             f"the daemon does not run on {', '.join(failed)}",
             fix="its own message above says what to do",
         )
-    wait_for_cluster(built, checklist)
-    holder = _holder(built)
-    assert holder is not None, "it answered a moment ago"
+    holder = wait_for_cluster(built, checklist)
+    assert holder is not None, "the generated file has a VIP"
     checklist.say("")
     _show_status(built, next(name for name in built.known.names() if name != holder))
     checklist.say("")
