@@ -14,21 +14,10 @@ from typing import Literal
 import yaml
 
 from meshd.cluster.paths import API_PORT, K3sPaths
+from meshd.config.critical import RESERVED_VARIABLES, is_reserved, parse_args
 from meshd.config.schema import K3sArguments, Settings
 from meshd.events import ClusterOrder
 
-# What decides which cluster k3s belongs to, who it is there, and where meshd finds it. k3s lets
-# later files, flags and variables win over earlier ones (k3s pkg/configfilearg/parser.go).
-RESERVED = (
-    "agent-token", "agent-token-file", "c", "cluster-init", "cluster-reset",
-    "cluster-reset-restore-path", "config", "d", "data-dir", "datastore-endpoint",
-    "disable-apiserver", "disable-etcd", "https-listen-port", "i", "node-ip", "node-name", "s",
-    "server", "supervisor-port", "t", "token", "token-file", "with-node-id",
-)  # fmt: skip
-_RESERVED_VARIABLES = frozenset(
-    ["K3S_URL", "K3S_CONFIG_FILE"]
-    + [f"K3S_{flag.upper().replace('-', '_')}" for flag in RESERVED if len(flag) > 1]
-)
 _DEFAULT_PATHS = K3sPaths()
 
 
@@ -90,18 +79,17 @@ def conflict(
         arguments: `k3s.*` or `k3s-agent.*`.
         files: (path, keys) of k3s' other configuration files; None: it cannot be read.
     """
-    for argument in arguments.args:
-        flag = argument.partition("=")[0].lstrip("-")
-        if argument.startswith("-") and flag in RESERVED:
+    for flag, _ in parse_args(arguments.args):
+        if is_reserved(flag):
             return f"k3s.args has --{flag}, which meshd decides: remove it"
     for name, _ in arguments.env:
-        if name in _RESERVED_VARIABLES:
+        if name in RESERVED_VARIABLES:
             return f"k3s.env has {name}, which meshd decides: remove it"
     for path, keys in files:
         if keys is None:
             return f"{path} is not YAML that meshd can check: correct it, or move it away"
         for key in keys:
-            if key.removesuffix("+") in RESERVED:
+            if is_reserved(key.removesuffix("+")):
                 return f"{path} has {key}, which meshd decides: remove it"
     return None
 

@@ -12,14 +12,26 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
 RESERVED = frozenset(
-    {"cluster-init", "cluster-reset", "server", "token", "token-file", "agent-token-file"}
+    [
+        *("agent-token", "agent-token-file", "cluster-init", "cluster-reset"),
+        *("cluster-reset-restore-path", "config", "data-dir", "datastore-endpoint"),
+        *("disable-apiserver", "disable-etcd", "https-listen-port", "node-ip", "node-name"),
+        *("server", "supervisor-port", "token", "token-file", "with-node-id"),
+    ]
 )
-"""Flags that meshd alone may set: they decide which cluster a node starts or joins."""
+"""What decides which cluster k3s belongs to, who it is there, and where meshd finds it.
 
-_SHORT = {"s": "server", "t": "token"}
+Meshd alone may say it, because k3s lets later files, flags and variables win over earlier ones
+(k3s pkg/configfilearg/parser.go).
+"""
+
+RESERVED_VARIABLES = frozenset(
+    ["K3S_URL", "K3S_CONFIG_FILE"] + [f"K3S_{flag.upper().replace('-', '_')}" for flag in RESERVED]
+)
+"""The same as variables of k3s' environment."""
+
+_SHORT = {"c": "config", "d": "data-dir", "i": "node-ip", "s": "server", "t": "token"}
 _FLAGS = (
-    "cluster-init",
-    "cluster-reset",
     "disable-cloud-controller",
     "disable-helm-controller",
     "disable-network-policy",
@@ -31,7 +43,6 @@ _FLAGS = (
     "supervisor-metrics",
 )
 _VALUES = {
-    "agent-token": "",
     "cluster-cidr": "10.42.0.0/16",
     "cluster-dns": "",  # The tenth address of service-cidr.
     "cluster-domain": "cluster.local",
@@ -47,29 +58,30 @@ def critical_settings(
 ) -> tuple[tuple[str, str], ...]:
     """Return (flag, canonical value) of everything critical, defaults included, sorted by flag.
 
-    Secrets among them (agent token, address of an external database) are given as hashes.
+    Not what is `RESERVED`, which meshd makes equal on all servers. The address of an external
+    database, which can hold a password, is given as a hash.
     """
     given: dict[str, list[str]] = {}
     for name, value in parse_args(args):
         given.setdefault(name, []).append(value)
-    settings = {name: given.get(name, ["false"])[-1] for name in _FLAGS if name not in RESERVED}
+    settings = {name: given.get(name, ["false"])[-1] for name in _FLAGS}
     for name, default in _VALUES.items():
         settings[name] = _canonical(name, ",".join(given.get(name, [default])))
     if embedded_registry:
         settings["embedded-registry"] = "true"
     disabled = ",".join(given.get("disable", [])).replace(" ", "").split(",")
     settings["disable-service-lb"] = "true" if "servicelb" in disabled else "false"
-    endpoint = external_db or ",".join(given.get("datastore-endpoint", []))
-    settings["datastore-endpoint"] = _hidden(endpoint)
+    settings["datastore-endpoint"] = _hidden(external_db or "")
     return tuple(sorted(settings.items()))
 
 
-def parse_args(args: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (flag without dashes, value) as k3s' command line parser understands `args`.
+def is_reserved(flag: str) -> bool:
+    """Whether a flag, without dashes, long or short, is one that meshd alone may set."""
+    return _SHORT.get(flag, flag) in RESERVED
 
-    An item may hold a flag, a value, or both with a space between, as people write them.
-    """
-    words = [word for item in args for word in item.split()]
+
+def parse_args(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (long flag without dashes, value) as k3s' command line parser understands `words`."""
     index = 0
     while index < len(words):
         word = words[index]
@@ -78,13 +90,12 @@ def parse_args(args: Sequence[str]) -> Iterator[tuple[str, str]]:
             continue
         name, equals, value = word.lstrip("-").partition("=")
         name = _SHORT.get(name, name)
-        value = value.strip("\"'")
         if name in _FLAGS or name.startswith("disable-"):
             yield name, value.lower() if equals else "true"
         elif equals:
             yield name, value
         elif index < len(words) and not words[index].startswith("-"):
-            yield name, words[index].strip("\"'")
+            yield name, words[index]
             index += 1
         else:
             yield name, "true"
@@ -100,7 +111,7 @@ def _canonical(name: str, value: str) -> str:
             return ",".join(str(ip_address(part)) for part in parts)
     except ValueError:
         return value  # k3s refuses it itself, with a better message.
-    return _hidden(value) if name == "agent-token" else value
+    return value
 
 
 def _hidden(secret: str) -> str:

@@ -145,7 +145,7 @@ class K3sKeys:
         """Return the keys below `section`."""
         return cls(
             enabled=Key(path=f"{section}.enabled", read=values.flag),
-            args=Key(path=f"{section}.args", read=values.list_of(values.text)),
+            args=Key(path=f"{section}.args", read=values.command_words),
             env=Key(path=f"{section}.env", read=values.text_table, secret=True),
             replace_args=Key(path=f"{section}.replace_args", read=values.flag),
             replace_env=Key(path=f"{section}.replace_env", read=values.flag),

@@ -9,7 +9,7 @@ from pathlib import Path
 from meshd.config import keys
 from meshd.config.bounds import decide_bounds
 from meshd.config.check import Checked, check
-from meshd.config.critical import RESERVED, parse_args
+from meshd.config.critical import RESERVED_VARIABLES, is_reserved, parse_args
 from meshd.config.keys import Discovery, K3sKeys, Key
 from meshd.config.naming import derive, network_id_from
 from meshd.config.schema import Finding, K3sArguments, KubeVip, Network, Settings
@@ -223,10 +223,22 @@ def _k3s(section: K3sKeys, checked: Checked) -> K3sArguments:
     return K3sArguments(
         enabled=checked.get(section.enabled),
         args=checked.get(section.args) or (),
-        env=checked.get(section.env) or (),
+        env=_env(section, checked),
         replace_args=checked.get(section.replace_args) or False,
         replace_env=checked.get(section.replace_env) or False,
         embedded_registry=checked.get(section.embedded_registry) or False,
+    )
+
+
+def _env(section: K3sKeys, checked: Checked) -> tuple[tuple[str, str], ...]:
+    """Return the variables for k3s, without those that are meshd's and say nothing.
+
+    Kairos' examples have empty ones (kairos.io, "Configuration reference").
+    """
+    return tuple(
+        (name, value)
+        for name, value in checked.get(section.env) or ()
+        if value or name not in RESERVED_VARIABLES
     )
 
 
@@ -271,14 +283,18 @@ def _inconsistencies(checked: Checked) -> tuple[Finding, ...]:
             "make leaseDuration > renewDeadline > retryPeriod",
         )
     for section in (keys.K3S, keys.K3S_AGENT):
-        for flag, _ in parse_args(checked.get(section.args) or ()):
-            if flag in RESERVED:
-                refuse(
-                    "MESH-1033",
-                    section.args,
-                    f"{section.args.path}: --{flag} decides which cluster this node belongs to",
-                    "remove it; meshd sets it on every node",
-                )
+        flags = (flag for flag, _ in parse_args(checked.get(section.args) or ()))
+        taken: list[tuple[Key[object], str]] = []
+        taken += [(section.args, f"--{flag}") for flag in flags if is_reserved(flag)]
+        names = (name for name, _ in _env(section, checked))
+        taken += [(section.env, name) for name in names if name in RESERVED_VARIABLES]
+        for key, word in taken:
+            refuse(
+                "MESH-1033",
+                key,
+                f"{key.path}: {word} decides which cluster this node belongs to, or who it is",
+                "remove it; meshd sets it on every node",
+            )
     return tuple(errors)
 
 

@@ -71,7 +71,12 @@ class KubeVip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class K3sArguments:
-    """`k3s.*` or `k3s-agent.*`: what the user adds to k3s' own command line and environment."""
+    """`k3s.*` or `k3s-agent.*`: what the user adds to k3s' own command line and environment.
+
+    Args:
+        args: single words, none of them one that meshd alone may set.
+        env: likewise.
+    """
 
     enabled: bool | None = None
     args: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_network
 from typing import TypeVar
@@ -121,6 +122,15 @@ def list_of(read_item: Callable[[Tree], T]) -> Callable[[Tree], tuple[T, ...]]:
     return read
 
 
+def command_words(tree: Tree) -> tuple[str, ...]:
+    """Return the words of a list whose items are flags, values, or both, quoted as for a shell.
+
+    So Kairos passes them on: in the command line of a unit, which is split again
+    (kairos-io/provider-kairos, internal/role/p2p/k3s.go).
+    """
+    return tuple(word for words in list_of(_words)(tree) for word in words)
+
+
 def text_table(tree: Tree) -> tuple[tuple[str, str], ...]:
     """Return a mapping of text to text, sorted by key."""
     if not isinstance(tree, Table):
@@ -132,6 +142,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` if one of the words in `known` is near, else nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _words(tree: Tree) -> list[str]:
+    line = text(tree)
+    try:
+        return shlex.split(line)
+    except ValueError as error:
+        raise Unfit(
+            f"has an item that cannot be split into words ({error})", "close the quotation"
+        ) from None
 
 
 def _placed(read: Callable[[Tree], T], tree: Tree) -> T:

@@ -127,11 +127,13 @@ def test_a_server_that_was_a_worker_is_another_incarnation() -> None:
     [
         (("--cluster-init",), "", "", "--cluster-init"),
         (("--server=https://x:6443",), "", "", "--server"),
-        (("-t", "x"), "", "", "--t"),
+        (("-t", "x"), "", "", "--token"),
+        (("--data-dir", "/x"), "", "", "--data-dir"),
         ((), "K3S_TOKEN", "", "K3S_TOKEN"),
         ((), "K3S_URL", "", "K3S_URL"),
         ((), "", "node-ip", "node-ip"),
         ((), "", "token+", "token+"),
+        ((), "", "s", "s"),
     ],
 )
 def test_what_decides_membership_is_refused_from_anybody_else(

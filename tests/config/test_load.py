@@ -230,6 +230,12 @@ def test_all_errors_are_found_at_once(tmp_path: Path) -> None:
         ("k3s: {args: ['--server https://x:6443']}", "MESH-1033"),
         ("k3s: {args: [-t, abc]}", "MESH-1033"),
         ("k3s-agent: {args: [--token=abc]}", "MESH-1033"),
+        ("k3s: {args: ['--data-dir /x']}", "MESH-1033"),
+        ("k3s: {args: [--debug, '--node-name foo']}", "MESH-1033"),
+        ("k3s-agent: {args: ['-d /x']}", "MESH-1033"),
+        ("k3s: {env: {K3S_DATA_DIR: /x}}", "MESH-1033"),
+        ("k3s-agent: {env: {K3S_URL: 'https://x:6443'}}", "MESH-1033"),
+        ("k3s: {args: ['--tls-san \"x']}", "MESH-1022"),
     ],
 )
 def test_what_meshd_cannot_honour_is_refused(load: Load, text: str, code: str) -> None:
@@ -327,6 +333,24 @@ def test_a_join_token_keeps_network_and_bounds(tmp_path: Path) -> None:
     assert token.bounds == Bounds(bound="open", nodes_max=5, quorum=3, control_plane=3)
 
 
+def test_arguments_are_split_into_words_as_for_a_shell(load: Load) -> None:
+    settings = load(
+        "p2p: {network_token: TOKEN}\n"
+        "k3s: {args: ['--disable traefik', --tls-san, me, '--node-label \"a=b c\"', --x='1 2']}\n"
+        "k3s-agent: {args: ['--kubelet-arg=\"x y\"']}"
+    )
+    assert settings.k3s.args == (
+        "--disable", "traefik", "--tls-san", "me", "--node-label", "a=b c", "--x=1 2",
+    )  # fmt: skip
+    assert settings.k3s_agent.args == ("--kubelet-arg=x y",)
+
+
+def test_an_empty_variable_that_is_meshds_does_not_reach_k3s(load: Load) -> None:
+    env = "k3s: {env: {K3S_NODE_NAME: '', K3S_RESOLV_CONF: '', A: b}}"
+    settings = load(f"p2p: {{network_token: TOKEN}}\n{env}")
+    assert settings.k3s.env == (("A", "b"), ("K3S_RESOLV_CONF", ""))
+
+
 # What the settings say to others.
 
 
@@ -335,8 +359,10 @@ def test_the_settings_hash_follows_meaning_and_not_spelling(load: Load) -> None:
         "p2p: {network_token: TOKEN}\nk3s: {args: [--cluster-cidr=10.1.0.0/16, --tls-san=a]}"
     )
     same = load("p2p: {network_token: TOKEN}\nk3s: {args: ['--cluster-cidr 10.1.0.0/16']}")
+    quoted = load("p2p: {network_token: TOKEN}\nk3s: {args: ['--cluster-cidr=\"10.1.0.0/16\"']}")
     other = load("p2p: {network_token: TOKEN}\nk3s: {args: [--cluster-cidr=10.2.0.0/16]}")
     assert one.settings_hash() == same.settings_hash() != other.settings_hash()
+    assert quoted.settings_hash() == one.settings_hash()
     assert len(bytes.fromhex(one.settings_hash())) == 32
 
 
