@@ -234,7 +234,8 @@ def _build_node(opened: Opened, facts: Facts) -> Node:
         try:
             entries.append(decode_entry(encoded, network_id))
         except BadEntry as error:
-            # Not a vote: the others have it, and anti-entropy brings it back.
+            # Not a vote: the others have it, and anti-entropy brings it back. If it is our own and
+            # the cluster is not formed, its return ends our voting: the disk is not to be trusted.
             opened.log.warning("damaged_entry_dropped", reason=str(error))
     return Node(
         network_id=network_id,
