@@ -111,15 +111,15 @@ def is_here(address: str) -> bool:
     """Whether this machine has the address; costs no process, and may be wrong towards True.
 
     A program may bind to an address that the machine has (or to any, with `ip_nonlocal_bind`).
+    Whatever else forbids it, such as too many open files, says nothing about the address.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((address, 0))
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                return False
-            raise
+    except OSError as error:
+        # EAFNOSUPPORT: a kernel without IPv6 has no address of it.
+        return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
     return True
 
 
@@ -165,7 +165,7 @@ def stop_kube_vip() -> int:
             if named and (entry / "ns" / "net").readlink() == network:
                 os.kill(int(entry.name), signal.SIGTERM)
                 stopped += 1
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
+        except OSError:
             continue  # It ended meanwhile, or is no business of ours.
     return stopped
 

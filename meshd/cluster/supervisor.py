@@ -7,7 +7,8 @@ and stays small. It lives in one folder:
     wake          a FIFO; any byte makes the supervisor read the order again
     lock          held for life: there is never a second supervisor
     running.json  the k3s that runs: pid, start time, boot id, incarnation
-    report.json   how often k3s ended, how it ended last, and what keeps it from being started
+    report.json   how often k3s ended, how it ended last, and what keeps it from being started; on a
+                  full disk it comes later
     k3s.log       its output
     had-*         one per incarnation, empty: it was seen to have what the order says it keeps
 
@@ -91,6 +92,7 @@ class Supervisor:
         self.order: Record = {"run": False}
         self.report: Record = {"incarnation": None, "exits": 0, "last_exit": None, "blocked": None}
         self.report |= read_json(folder / "report.json") or {}
+        self.report_is_late = False
         self.not_before = 0.0
         self.had: set[Path] = set()  # Beside the files: a full disk makes nothing forgotten.
 
@@ -110,14 +112,13 @@ class Supervisor:
             unseen = not self._note_kept()
             if running is None:
                 running = self._start_if_allowed()
-            timeout_s = _UNSEEN_S if unseen else _IDLE_S
-            if running is None:
-                timeout_s = max(self.not_before - time.monotonic(), 0.05)
-            if self._wait(running, timeout_s):
+            if self._wait(running, self._timeout_s(running, unseen=unseen)):
                 assert running is not None
                 self._record_exit(running)
                 running = None
             self._shorten_log()
+            if self.report_is_late:
+                self._publish({})
 
     def _adopt(self) -> Running | None:
         record = read_json(self.folder / "running.json")
@@ -145,7 +146,11 @@ class Supervisor:
             self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
             return None
         log_from = _size(self.log)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # Too many processes, or too little memory, just now.
+            self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+            return None
         if pid == 0:
             become_k3s(self.folder, self.log, self.order)
         return Running(
@@ -171,6 +176,13 @@ class Supervisor:
     def _note(self) -> Path:
         return self.folder / f"had-{self.order['incarnation'].replace('/', '-')}"
 
+    def _timeout_s(self, running: Running | None, *, unseen: bool) -> float:
+        if running is None:
+            return max(self.not_before - time.monotonic(), 0.05)
+        if unseen:
+            return _UNSEEN_S
+        return self._seconds("back_off_s", BACK_OFF_S) if self.report_is_late else _IDLE_S
+
     def _wait(self, running: Running | None, timeout_s: float) -> bool:
         """Wait for an order, the end of k3s or the timeout; return whether k3s ended."""
         poll = select.poll()
@@ -194,7 +206,12 @@ class Supervisor:
 
     def _publish(self, change: Record) -> None:
         self.report |= change
-        write_json(self.folder / "report.json", self.report)
+        try:
+            write_json(self.folder / "report.json", self.report)
+        except OSError:  # A full disk is no reason to let go of k3s.
+            self.report_is_late = True
+        else:
+            self.report_is_late = False
 
     def _seconds(self, name: str, default: float) -> float:
         return float(self.order.get(name, default))
@@ -202,8 +219,14 @@ class Supervisor:
     def _shorten_log(self) -> None:
         if _size(self.log) > LOG_BYTES_MAX:
             # k3s appends, so after the cut it writes on at the new end; a line may be lost.
-            shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
-            os.truncate(self.log, 0)
+            older = self.log.with_suffix(".log.1")
+            try:
+                shutil.copyfile(self.log, older)
+            except OSError:  # The disk may be full of this very log: cut it all the same.
+                with contextlib.suppress(OSError):
+                    older.unlink()  # Half a copy.
+            with contextlib.suppress(OSError):
+                os.truncate(self.log, 0)
 
 
 def become_k3s(folder: Path, log: Path, order: Mapping[str, Any]) -> NoReturn:
@@ -310,13 +333,16 @@ def make_durable(path: Path) -> None:
 
 
 def last_lines(log: Path, start: int) -> list[str]:
-    """Return the last lines of the log, none from before byte `start`."""
+    """Return the last lines of the log, none from before byte `start`; none from no log."""
     size = _size(log)
     if size < start:
         start = 0  # It was shortened meanwhile.
-    with log.open("rb") as file:
-        file.seek(max(start, size - (64 << 10)))
-        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    try:
+        with log.open("rb") as file:
+            file.seek(max(start, size - (64 << 10)))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
     return [line[:1000] for line in lines[-LINES_MAX:]]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -66,6 +67,17 @@ def test_an_address_is_here_if_a_program_could_serve_it() -> None:
     assert kubevip.is_here("127.0.0.1")
     assert not kubevip.is_here("192.0.2.1")
     assert not kubevip.is_here("2001:db8::1")
+
+
+@pytest.mark.parametrize(("number", "here"), [(errno.EAFNOSUPPORT, False), (errno.EMFILE, True)])
+def test_a_kernel_without_ipv6_has_no_address_of_it(
+    monkeypatch: pytest.MonkeyPatch, *, number: int, here: bool
+) -> None:
+    def refusing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("socket.socket", refusing)
+    assert kubevip.is_here("2001:db8::1") == here
 
 
 IN_A_NETWORK_OF_ITS_OWN = """

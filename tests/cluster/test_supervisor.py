@@ -298,6 +298,56 @@ async def test_a_k3s_that_made_no_database_yet_is_started_again(bench: Bench) ->
     assert bench.host.look().blocked is None
 
 
+async def test_a_disk_that_takes_no_notes_does_not_end_the_supervisor(bench: Bench) -> None:
+    bench.behaves("database")
+    database, note = bench.folder / "wal", bench.folder / "host/had-c1"
+    report = bench.folder / "host/report.json"
+    await bench.host.ensure(bench.launch("server", keeps=(database,)))
+    await until(note.exists)
+    # Whatever root may write, these paths cannot be written.
+    note.unlink()
+    note.symlink_to(bench.folder / "nowhere/note")
+    report.unlink()
+    report.mkdir()
+    bench.behaves("")  # It makes no other database.
+    os.kill(bench.started[0], signal.SIGKILL)
+    await until(lambda: len(bench.started) == 2)
+    database.rmdir()
+    os.kill(bench.started[1], signal.SIGKILL)
+    note.unlink()
+    report.rmdir()
+    await until(note.exists)
+    await until(report.exists)
+    await until(lambda: bench.host.look().blocked)
+    assert (bench.host.look().exits, bench.host.look().blocked) == (2, str(database))
+    assert len(bench.started) == 2, "started without the database that it had"
+
+
+def test_a_log_that_cannot_be_copied_is_cut_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "LOG_BYTES_MAX", 100)
+    log, older = tmp_path / "k3s.log", tmp_path / "k3s.log.1"
+    log.write_text("x" * 101)
+    older.symlink_to("/dev/full")
+    supervisor.Supervisor(tmp_path, wake=-1)._shorten_log()
+    assert log.read_text() == ""
+    assert not older.is_symlink()
+
+
+async def test_k3s_that_could_not_even_have_a_log_is_tried_again(bench: Bench) -> None:
+    log = bench.folder / "host/k3s.log"
+    log.parent.mkdir()
+    log.symlink_to(bench.folder / "nowhere/k3s.log")
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: bench.host.look().exits > 1)
+    last = bench.host.look().last_exit
+    assert last is not None
+    assert (last.code, last.lines) == (127, ())
+    log.unlink()
+    await until(lambda: bench.started)
+
+
 async def test_a_k3s_that_cannot_be_run_is_said_so(bench: Bench) -> None:
     (bench.folder / "k3s").chmod(0o644)
     await bench.host.ensure(bench.launch("server"))
