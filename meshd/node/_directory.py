@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from ledger import NodeId
 from meshd.schema import Facts, K3sRecord, LinkRecord, LinkState, PathKind
+from roles import Candidate
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,11 +26,25 @@ class Known:
     link: LinkState | None = None  # None: never a neighbour of ours, or not heard of yet.
     path: PathKind | None = None
     rtt_ms: float | None = None
+    _candidate: tuple[Facts, bool, Candidate] | None = None
 
     @property
     def name(self) -> str:
         """What operators call it: its hostname, or the end of its id until that is known."""
         return self.facts.name if self.facts is not None else self.node[-8:]
+
+    @property
+    def candidate(self) -> Candidate | None:
+        """Return what ranking and voting need of its facts, once those are known.
+
+        The same object as before unless something changed: it is asked for at every turn.
+        """
+        facts, direct = self.facts, self.path != "relay"
+        if facts is None:
+            return None
+        if self._candidate is None or self._candidate[:2] != (facts, direct):
+            self._candidate = (facts, direct, facts.candidate(self.node, direct=direct))
+        return self._candidate[2]
 
     @property
     def endpoint(self) -> str | None:
@@ -98,4 +113,6 @@ class Directory:
             return "suspect" if known.link == "suspect" else "alive"
         if known.link == "left":
             return "left"
-        return "alive" if known.node in present else "failed"
+        if known.node in present:
+            return "alive"
+        return "failed" if known.link == "failed" else "suspect"  # Of a stranger we only heard.

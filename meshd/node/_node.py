@@ -108,6 +108,7 @@ class Node:
         )
         self.standing = Standing()
         self._state: GenesisState | None = None
+        self._people: tuple[tuple[Candidate, ...], frozenset[NodeId]] = (), frozenset()
         self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
         self._broken: dict[NodeId, int] = {}  # Genesis frames that broke the protocol, by peer.
         self._seals = Seals()
@@ -176,13 +177,10 @@ class Node:
         )
         return tuple(sorted((*self.shell_health, *found), key=lambda one: one.severity != "error"))
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> tuple[Candidate, ...]:
         """Return every node whose facts are known, this one included, sorted by id."""
-        return [
-            known.facts.candidate(known.node, direct=known.path != "relay")
-            for known in self.directory
-            if known.facts is not None
-        ]
+        found = (known.candidate for known in self.directory)
+        return tuple(candidate for candidate in found if candidate is not None)
 
     # What happens.
 
@@ -207,7 +205,7 @@ class Node:
         self._started = True
         for entry in sorted(self.replica.entries.values(), key=lambda one: (one.author, one.key)):
             self._learned(entry, now)
-        self._publish_facts(now)
+        self._write(f"node/{self.me}/facts", msgspec.msgpack.encode(self.facts), now)
 
     def _react(self, event: Event, now: Moment) -> None:
         match event:
@@ -218,7 +216,7 @@ class Node:
             case FactsObserved(facts):
                 assert facts.bounds == self.bounds
                 self.facts = facts
-                self._publish_facts(now)
+                self._write(f"node/{self.me}/facts", msgspec.msgpack.encode(facts), now)
             case K3sObserved():
                 self._out += k3s_notes(self.observed, event)
                 self.observed = event
@@ -253,7 +251,8 @@ class Node:
         match event:
             case Connected(peer, path):
                 if not known.connected:
-                    self._note("peer_joined", f"connected to {known.name} ({path})")
+                    text = f"connected to {known.name} ({path})"
+                    self._out.append(Note(kind="peer_joined", text=text))
                 known.connected, known.path, known.link = True, path, "alive"
                 self._from_ledger(self.replica.connected(peer, now), now)
             case Disconnected(peer, reason):
@@ -261,7 +260,8 @@ class Node:
                 if known.link != "left":
                     known.link = "failed"
                 self.replica.disconnected(peer)
-                self._note("peer_lost", f"no connection to {known.name}: {reason}")
+                text = f"no connection to {known.name}: {reason}"
+                self._out.append(Note(kind="peer_lost", text=text))
             case LinkObserved(_, state, rtt_ms):
                 known.link, known.rtt_ms = state, rtt_ms
             case _:
@@ -274,9 +274,8 @@ class Node:
             self._from_ledger(self.replica.tick(now), now)
         if self._view.people_changed:
             self._view.people_changed = False
-            present = self.directory.present() - {self.me}
-            self._from_genesis(self.genesis.update(self.candidates(), present, now.at), now)
-        elif due:
+            self._meet(now)
+        if due:
             self._from_genesis(self.genesis.tick(now.at), now)
         self._follow_genesis(now)
         if due or self._unsettled:
@@ -290,6 +289,13 @@ class Node:
             self._seals.deadline,
             self._registers.deadline,
         )
+
+    def _meet(self, now: Moment) -> None:
+        """Tell genesis who is known and who is here, if that is not what it was told last."""
+        people = self.candidates(), self.directory.present() - {self.me}
+        if people != self._people:
+            self._people = people
+            self._from_genesis(self.genesis.update(*people, now.at), now)
 
     def _follow_genesis(self, now: Moment) -> None:
         """Take note of what was decided, and let the ledger use it."""
@@ -322,19 +328,16 @@ class Node:
             self._out.append(Apply(order))
 
     def _ask_for_seals(self, now: Moment) -> None:
-        holds = self.seat == "initialiser" or all(name in self._sealed for name in SERVER_SECRETS)
+        sealed = self._sealed
         self._out += self._seals.due(
             self.directory,
             self.standing,
             written=self._view.handed_over,
-            holds_secrets=holds,
+            holds_secrets=self.seat == "initialiser" or all(n in sealed for n in SERVER_SECRETS),
             now=now.at,
         )
 
     # What this node publishes.
-
-    def _publish_facts(self, now: Moment) -> None:
-        self._write(f"node/{self.me}/facts", msgspec.msgpack.encode(self.facts), now)
 
     def _publish(self, now: Moment) -> None:
         record = k3s_record(
@@ -395,6 +398,3 @@ class Node:
         """The secrets sealed to this node, by name."""
         plan = self.standing.plan
         return self._view.sealed_by(plan.initialiser if plan is not None else None)
-
-    def _note(self, kind: str, text: str) -> None:
-        self._out.append(Note(kind=kind, text=text))

@@ -28,34 +28,39 @@ LINKS_QUIET_S = 5.0
 NEIGHBOURS_QUIET_S = 0.2
 """Neighbours come in bunches, and from them nodes further off learn who is there. A guess."""
 
+SPACING_S = 2.0
+"""A register is not rewritten more often for what is not urgent. A guess."""
+
 _RTT_CLASSES_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
 class _Register:
-    """One register; a change that is not urgent waits for `quiet_s`, to go with what follows."""
+    """One register; a change that is not urgent waits a moment, to go with what follows."""
 
-    def __init__(self, key: str, *, quiet_s: float) -> None:
+    def __init__(self, key: str) -> None:
         self.key = key
         self.deadline = NEVER
-        self._quiet_s = quiet_s
         self._published: bytes | None = None  # In this life; equal to an earlier one's: no write.
+        self._written_at = Instant(float("-inf"))
 
-    def due(
-        self, value: bytes, now: Instant, *, urgent: bool, quiet_s: float | None = None
-    ) -> bool:
+    def due(self, value: bytes, now: Instant, *, quiet_s: float) -> bool:
         """Whether `value` is to be written now; else `deadline` says when to ask again.
 
-        `quiet_s` is how long this change may wait, if not as long as others.
+        Args:
+            value: what the register should hold.
+            now: the time.
+            quiet_s: how long this change may wait; 0 for one that is urgent.
         """
         if value == self._published:
             self.deadline = NEVER
             return False
-        if not urgent:
-            wait_s = self._quiet_s if quiet_s is None else quiet_s
-            self.deadline = min(self.deadline, Instant(now + wait_s))
-        if not urgent and now < self.deadline:
-            return False
+        if quiet_s > 0:
+            soonest = max(now + quiet_s, self._written_at + SPACING_S)
+            self.deadline = min(self.deadline, Instant(soonest))
+            if now < self.deadline:
+                return False
         self._published = value
+        self._written_at = now
         self.deadline = NEVER
         return True
 
@@ -65,8 +70,8 @@ class OwnRegisters:
 
     def __init__(self, me: NodeId) -> None:
         self._me = me
-        self._k3s = _Register(f"node/{me}/k3s", quiet_s=WORDS_QUIET_S)
-        self._links = _Register(f"node/{me}/links", quiet_s=LINKS_QUIET_S)
+        self._k3s = _Register(f"node/{me}/k3s")
+        self._links = _Register(f"node/{me}/links")
 
     @property
     def deadline(self) -> Instant:
@@ -80,13 +85,13 @@ class OwnRegisters:
         known = directory[self._me]
         urgent = known.k3s is None or _acted_on(known.k3s) != _acted_on(record)
         value = msgspec.msgpack.encode(record)
-        if self._k3s.due(value, now, urgent=urgent):
+        if self._k3s.due(value, now, quiet_s=0.0 if urgent else WORDS_QUIET_S):
             yield self._k3s.key, value
         links = link_records(directory, known.neighbours)
         same = {link.peer for link in links} == {link.peer for link in known.neighbours}
         quiet_s = LINKS_QUIET_S if same else NEIGHBOURS_QUIET_S
         value = msgspec.msgpack.encode(links)
-        if self._links.due(value, now, urgent=False, quiet_s=quiet_s):
+        if self._links.due(value, now, quiet_s=quiet_s):
             yield self._links.key, value
 
 

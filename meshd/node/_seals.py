@@ -60,6 +60,9 @@ class Seals:
             for one in _wanted(directory, standing, holds_secrets=holds_secrets)
             if one not in written
         ]
+        if not wanted:
+            self._asked, self._noticed = {}, {}
+            return []
         self._asked = {one: at for one, at in self._asked.items() if one in wanted}
         self._noticed = {one: self._noticed.get(one, now) for one in wanted}
         delay_s = TAKE_OVER_AFTER_S * _place(directory, standing)
