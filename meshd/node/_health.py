@@ -1,6 +1,6 @@
 """Health items that the core itself finds; the shell's own are added to them.
 
-Codes: MESH-3301 to MESH-3305.
+Codes: MESH-3301 to MESH-3306.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from ledger import NodeId
 from meshd.events import Health
 from meshd.node._directory import Directory
-from roles import Problem
+from roles import Problem, Refusal
 
 
 def health_items(
@@ -22,6 +22,7 @@ def health_items(
     skewed: Mapping[NodeId, int],
     vip: str | None,
     servers: Collection[NodeId],
+    excluded: Collection[Refusal] = (),
 ) -> tuple[Health, ...]:
     """Return what is wrong as far as the core can tell, errors first.
 
@@ -33,6 +34,7 @@ def health_items(
         skewed: how many milliseconds the clocks of others are ahead of this node's.
         vip: this node's own setting.
         servers: who has a seat, once the cluster is formed.
+        excluded: whose votes this node does not count, and why.
     """
     items = [
         Health(code=p.code, severity=p.severity, message=p.message, fix=p.fix) for p in problems
@@ -80,6 +82,7 @@ def health_items(
         if known.facts is not None and _may_lead(known.facts.role_wish) and known.facts.vip != vip
     ]
     items += _lost_servers(directory, servers)
+    items += _not_counted(directory, excluded)
     return tuple(sorted(items, key=lambda item: item.severity != "error"))
 
 
@@ -105,6 +108,18 @@ def _lost_servers(directory: Directory, servers: Collection[NodeId]) -> list[Hea
             f"{len(servers)} servers are left, {meaning}",
             fix="switch the machine on again, or mend its network",
         )
+    ]
+
+
+def _not_counted(directory: Directory, excluded: Collection[Refusal]) -> list[Health]:
+    return [
+        Health(
+            code="MESH-3306",
+            severity="warning",
+            message=f"{directory.name(refusal.node)} is not counted as a voter: {refusal.reason}",
+            fix="give all machines that may vote the same token and the same configuration",
+        )
+        for refusal in excluded
     ]
 
 

@@ -110,7 +110,9 @@ class Node:
         self._state: GenesisState | None = None
         self._people: tuple[tuple[Candidate, ...], frozenset[NodeId]] = (), frozenset()
         self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
-        self._broken: dict[NodeId, int] = {}  # Genesis frames that broke the protocol, by peer.
+        self._broken: Counter[NodeId] = (
+            Counter()
+        )  # Genesis frames at fault, by peer.
         self._seals = Seals()
         self._registers = OwnRegisters(self.me)
         self._out: list[Effect] = []
@@ -155,10 +157,7 @@ class Node:
     @property
     def rejected(self) -> Mapping[NodeId, int]:
         """How often each peer broke the protocol since this node started."""
-        counts = Counter(self.replica.rejected)
-        counts.update(self._broken)
-        counts.update(self._view.malformed)
-        return counts
+        return Counter(self.replica.rejected) + Counter(self._broken + self._view.malformed)
 
     @property
     def health(self) -> tuple[Health, ...]:
@@ -174,6 +173,7 @@ class Node:
             skewed=self.replica.skewed,
             vip=self.vip,
             servers=[seat.node for seat in plan.seats] if plan and self.standing.formed else (),
+            excluded=() if self.standing.formed else self.genesis.state.excluded,
         )
         return tuple(sorted((*self.shell_health, *found), key=lambda one: one.severity != "error"))
 
@@ -381,7 +381,7 @@ class Node:
                     if key not in self._recorded:
                         self._write(key, value, now)
                 case roles.Reject(peer, reason):
-                    self._broken[peer] = self._broken.get(peer, 0) + 1
+                    self._broken[peer] += 1
                     self._out.append(Reject(peer, reason))
                 case _:
                     assert_never(effect)

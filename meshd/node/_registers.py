@@ -15,6 +15,7 @@ from ledger import Instant, NodeId
 from meshd.events import ClusterOrder, K3sObserved
 from meshd.node._directory import Directory
 from meshd.node._orders import SeatKind, Standing
+from meshd.node._soundness import printable
 from meshd.schema import K3sRecord, LinkRecord
 
 NEVER = Instant(float("inf"))
@@ -119,8 +120,8 @@ def k3s_record(
         seat=seat,
         cluster_id=ours.cluster_id if ours is not None else "",
         generation=ours.generation if ours is not None else 0,
-        version=seen.version,
-        waiting_for=waiting,
+        version=printable(seen.version),
+        waiting_for=printable(waiting) if waiting is not None else None,
         endpoint=seen.endpoint,
         voters=tuple(sorted(seen.voters)),
         kube_system_uid=seen.kube_system_uid,

@@ -6,11 +6,14 @@ of a later version.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from ledger import Entry, NodeId
 from meshd.events import Learn
 from meshd.node._directory import Directory
+from meshd.node._soundness import Unsound, sound_facts, sound_k3s
 from meshd.schema import Facts, K3sRecord, LinkRecord
 
 _FACTS = msgspec.msgpack.Decoder(Facts)
@@ -25,7 +28,7 @@ class View:
         self.me = me
         self.directory = Directory(me)
         self.handed_over: set[tuple[NodeId, str]] = set()  # (recipient, secret) in the ledger.
-        self.malformed: dict[NodeId, int] = {}
+        self.malformed: Counter[NodeId] = Counter()
         self.people_changed = True  # Whether candidates, or who is present, may have changed.
         self._sealed: dict[str, dict[NodeId, bytes]] = {}  # To this node: secret, by author.
 
@@ -34,22 +37,26 @@ class View:
         if entry.value is None:
             return []
         try:
-            match entry.key.split("/"):
-                case ["node", _, "facts"]:
-                    return self._take_facts(entry.author, _FACTS.decode(entry.value))
-                case ["node", _, "k3s"]:
-                    self.directory[entry.author].k3s = _K3S.decode(entry.value)
-                case ["node", _, "links"]:
-                    self.directory[entry.author].neighbours = _LINKS.decode(entry.value)
-                    self.people_changed = True
-                case ["sealed", recipient, name]:
-                    self.handed_over.add((NodeId(recipient), name))
-                    if recipient == self.me:
-                        self._sealed.setdefault(name, {})[entry.author] = entry.value
-                case _:
-                    pass
-        except msgspec.DecodeError:
-            self.malformed[entry.author] = self.malformed.get(entry.author, 0) + 1
+            return self._read(entry, entry.value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Unsound):
+            self.malformed[entry.author] += 1
+            return []
+
+    def _read(self, entry: Entry, value: bytes) -> list[Learn]:
+        match entry.key.split("/"):
+            case ["node", _, "facts"]:
+                return self._take_facts(entry.author, sound_facts(_FACTS.decode(value)))
+            case ["node", _, "k3s"]:
+                self.directory[entry.author].k3s = sound_k3s(_K3S.decode(value))
+            case ["node", _, "links"]:
+                self.directory[entry.author].neighbours = _LINKS.decode(value)
+                self.people_changed = True
+            case ["sealed", recipient, name]:
+                self.handed_over.add((NodeId(recipient), name))
+                if recipient == self.me:
+                    self._sealed.setdefault(name, {})[entry.author] = value
+            case _:
+                pass
         return []
 
     def sealed_by(self, first: NodeId | None) -> dict[str, bytes]:
