@@ -90,20 +90,28 @@ def changing() -> Iterator[None]:
             fix="run it with sudo",
         )
     while True:
-        ROOT.mkdir(mode=0o700, exist_ok=True)
         try:
+            ROOT.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # Another one's `down` removed it just now.
+        except (FileExistsError, FileNotFoundError):
+            continue  # Another one's `down` removed it between two looks.
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink > 0:
+        if _is_root(descriptor):
             break
         os.close(descriptor)
     try:
         yield
     finally:
-        os.close(descriptor)
+        # While the lock is held: whoever waits for it sees that it locked a folder that is gone.
         _remove_if_empty()
+        os.close(descriptor)
+
+
+def _is_root(descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), ROOT.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _remove_if_empty() -> None:

@@ -39,10 +39,10 @@ def _make_guarded(folder: Path, guard: Path) -> None:
     (rmdir(2) takes what is mounted there in other mount namespaces along.)
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             guard.write_text("meshd's laboratory mounts here; goes with it\n", encoding="utf-8")
-        except FileNotFoundError:
+        except (FileExistsError, FileNotFoundError):
             continue  # Somebody removed it just now.
         return
 

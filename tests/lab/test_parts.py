@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import yaml
 
 from meshd.config import parse_token
 from meshd.errors import ConfigError, MeshdError
-from simulations.lab import cloudconfig, kernel, removal
+from simulations.lab import cloudconfig, kernel, record, removal
 from simulations.lab.bench import Figure, as_json, percentile, table
 from simulations.lab.glance import Glance, as_table
 from simulations.lab.glance import as_json as glance_json
@@ -167,3 +169,30 @@ def test_a_missed_target_shows() -> None:
     assert [row.split()[-1] for row in rows] == ["met", "MISSED", "0.1"]
     figures = as_json([met, missed, free], {"before": 0.0})["figures"]
     assert [figure["met"] for figure in figures] == [True, False, None]
+
+
+def test_changes_exclude_each_other_although_their_folder_comes_and_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the laboratory needs root")
+    monkeypatch.setattr(record, "ROOT", tmp_path / "root")
+    inside, most, lock = 0, [0], threading.Lock()
+
+    def change() -> None:
+        nonlocal inside
+        for _ in range(200):
+            with record.changing():
+                with lock:
+                    inside += 1
+                    most[0] = max(most[0], inside)
+                (tmp_path / "root" / "lab").mkdir()  # The folder is there as long as it is locked.
+                (tmp_path / "root" / "lab").rmdir()
+                with lock:
+                    inside -= 1
+
+    with ThreadPoolExecutor(3) as pool:
+        for one in [pool.submit(change) for _ in range(3)]:
+            one.result()
+    assert most == [1]
+    assert not (tmp_path / "root").exists()
