@@ -1,14 +1,10 @@
-"""What the tests of the cluster part share: a plan, settings, orders, and a power cut."""
+"""What the tests of the cluster part share: a plan, settings and orders."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ledger import NodeId
@@ -150,37 +146,3 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-class PowerCut(BaseException):
-    """The machine is gone; no code of the program may run because of it."""
-
-
-@contextmanager
-def power_cut_before(call: int, patch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Cut the power before the call-th change of the disk; yields the changes that were made.
-
-    What was changed before is taken as durable: that `fsync` stands where it must is for the reader
-    of the code to see.
-    """
-    made: list[str] = []
-
-    def counted(name: str, real: Callable[..., object]) -> Callable[..., object]:
-        def change(*arguments: object, **named: object) -> object:
-            if len(made) == call:
-                raise PowerCut
-            made.append(name)
-            return real(*arguments, **named)
-
-        return change
-
-    with patch.context() as patched:
-        patched.setattr(os, "fsync", counted("fsync", lambda _: None))
-        for name in ("open", "fchmod"):
-            patched.setattr(os, name, counted(name, getattr(os, name)))
-        for name in ("rename", "unlink", "mkdir", "chmod"):
-            patched.setattr(Path, name, counted(name, getattr(Path, name)))
-        try:
-            yield made
-        except PowerCut:
-            made.append("cut")

@@ -30,13 +30,13 @@ from tests.cluster.bench import (
     groundwork,
     initialiser,
     plan,
-    power_cut_before,
     sealed,
     server,
     surroundings,
     tree,
     worker,
 )
+from tests.cluster.power import power_cut_before
 
 
 def lay(
@@ -86,12 +86,17 @@ def test_a_power_cut_while_it_is_prepared_harms_nothing(
     monkeypatch.setattr(os, "fsync", lambda _: None)
     for call in count():
         folder = tmp_path / str(call)
-        with power_cut_before(call, monkeypatch) as made:
+        folder.mkdir()
+        with power_cut_before(call, monkeypatch, folder) as made:
             lay(folder, N1, initialiser())
         cut = "cut" in made
+        mark = folder / "data/server" / MARK_NAME
+        note = folder / "state/cluster/started" / plan().cluster_id
         if (folder / "etc/config.yaml.d/50-meshd.yaml").exists():
-            assert (folder / "data/server" / MARK_NAME).exists(), "the drop-in came before the mark"
-        # The next start of the daemon goes on, and another cluster's order is refused at once.
+            assert note.exists(), "the drop-in came before the note of a first start"
+        assert mark.exists() or not note.exists(), "the note came before the mark"
+        assert cut or note.exists(), "what was prepared is durable"
+        # The next start of the daemon goes on.
         assert isinstance(lay(folder, N1, initialiser()), Launch)
         after = {n: c for n, c in tree(folder / "data").items() if not n.endswith(".new")}
         assert after == expected
@@ -248,8 +253,7 @@ def test_once_formed_the_initialiser_joins_even_without_its_folder(tmp_path: Pat
     assert launched.needs == ()
     assert drop_in(tmp_path)["server"] == f"https://{ADDRESSES[N2]}:6443"
     # And that it had a database is not forgotten by that.
-    shutil.rmtree(tmp_path / "data/server")
-    expect_obstacle(lay(tmp_path, N1, initialiser()), "failed", "server folder is gone")
+    expect_obstacle(lay(tmp_path, N1, initialiser()), "failed", "database is gone")
 
 
 def test_the_only_server_does_not_start_anew_without_its_folder(tmp_path: Path) -> None:

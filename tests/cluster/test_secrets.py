@@ -16,7 +16,8 @@ from meshd.cluster import prepare_secrets
 from meshd.cluster.sealing import seal, unseal
 from meshd.cluster.secrets import AUTHORITIES
 from meshd.errors import MeshdError
-from tests.cluster.bench import N1, N2, power_cut_before, sealing_key
+from tests.cluster.bench import N1, N2, sealing_key
+from tests.cluster.power import power_cut_before
 
 
 def test_secrets_are_made_once_and_found_again(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_power_cut_while_they_are_made_leaves_none_or_all(
     for call in count():
         state = tmp_path / str(call)
         state.mkdir()
-        with power_cut_before(call, monkeypatch) as made:
+        with power_cut_before(call, monkeypatch, state) as made:
             prepare_secrets(state)
         outcomes.append((state / "cluster" / "candidate").exists())
         first = prepare_secrets(state)

@@ -228,6 +228,33 @@ async def test_killing_supervisors_at_any_moment_never_gives_two_k3s(bench: Benc
     assert len(bench.started) > 3
 
 
+async def test_a_supervisor_killed_before_its_child_is_on_record_has_no_successor_until_then(
+    bench: Bench,
+) -> None:
+    log = bench.folder / "host/k3s.log"
+    log.parent.mkdir()
+    os.mkfifo(log)  # To open it for writing takes a reader: there the child stops.
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: len(bench.supervisors()) == 2)
+    first = next(pid for pid in bench.supervisors() if _parent(pid) not in bench.supervisors())
+    (child,) = set(bench.supervisors()) - {first}
+    await until(lambda: os.getsid(child) == child)
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: not is_alive(first))
+    # On return the successor has the lock, or has gone without it.
+    program = [sys.executable, "-I", "-S", supervisor.__file__, str(bench.folder / "host")]
+    await trio.run_process(program)
+    assert bench.supervisors() == [child]
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    await until(lambda: bench.started)
+    await bench.host.ensure(bench.launch("server"))
+    await until(lambda: len(bench.supervisors()) == 1)
+    assert bench.started == [child]
+    assert bench.pid == child
+    await bench.host.stop()
+    os.close(reader)
+
+
 async def test_of_many_supervisors_started_at_once_one_stays(bench: Bench) -> None:
     await bench.host.ensure(bench.launch("server"))
     await until(lambda: bench.pid in bench.started)
@@ -406,6 +433,10 @@ def test_the_log_is_shortened_and_read_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert log.read_text() == "three\n"
     assert (tmp_path / "k3s.log.1").read_text().startswith("one")
     assert supervisor.last_lines(log, start=10_000) == ["three"]
+
+
+def _parent(pid: int) -> int:
+    return int(_status(pid, "PPid"))
 
 
 def _status(pid: int, name: str) -> str:
