@@ -20,8 +20,6 @@ from meshd.cluster import supervisor
 from meshd.cluster.plan import Launch
 from meshd.whole_file import make_folder, write_whole
 
-STOP_S = 10.0
-_STOP_POLL_S = 0.05
 _LOG_BYTES_AT_ONCE = 64 << 10
 
 
@@ -51,20 +49,15 @@ class Held:
 
 
 class HostInit(Protocol):
-    """Starts k3s, keeps it running without the daemon, stops it."""
+    """Starts k3s and keeps it running without the daemon; it never stops one for good."""
 
     async def ensure(self, launch: Launch) -> None:
         """Have k3s running as told. One that runs as this incarnation is left alone.
 
+        One that runs as another incarnation is stopped first, within 10 s.
+
         Raises:
             OSError: the order cannot be written, or the holder cannot be started.
-        """
-
-    async def stop(self) -> None:
-        """Stop k3s; on return, after at most 10 s, it is gone.
-
-        Raises:
-            OSError: it is not.
         """
 
     def look(self) -> Held:
@@ -97,7 +90,6 @@ class OwnProcess:
 
     async def ensure(self, launch: Launch) -> None:
         order: dict[str, object] = {
-            "run": True,
             "incarnation": launch.incarnation,
             "argv": launch.argv,
             "environment": dict(launch.environment),
@@ -106,15 +98,6 @@ class OwnProcess:
         } | self._pace
         if await trio.to_thread.run_sync(self._write_order, order) or not self._has_supervisor():
             await self._wake_supervisor()
-
-    async def stop(self) -> None:
-        await trio.to_thread.run_sync(self._write_order, {"run": False} | self._pace)
-        await self._wake_supervisor()
-        for _ in range(int(STOP_S / _STOP_POLL_S)):
-            if not self._has_supervisor() and self.look().pid is None:
-                return
-            await trio.sleep(_STOP_POLL_S)
-        raise OSError(errno.ETIMEDOUT, "k3s did not end")
 
     def look(self) -> Held:
         running = supervisor.read_json(self._folder / "running.json")

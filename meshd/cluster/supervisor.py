@@ -1,9 +1,9 @@
-"""The process that holds k3s: starts it, starts it again whenever it ends, stops it within 10 s.
+"""The process that holds k3s: starts it, and starts it again whenever it ends.
 
 A program of its own, run as a file by `python -I -S`, standard library only: it outlives the daemon
 and stays small. It lives in one folder:
 
-    order.json    what to run, written by the daemon; `run: false` means stop k3s and end
+    order.json    what to run, written by the daemon; a k3s of another incarnation is stopped first
     wake          a FIFO; any byte makes the supervisor read the order again
     lock          held for life: there is never a second supervisor
     running.json  the k3s that runs: pid, start time, boot id, incarnation
@@ -89,7 +89,7 @@ class Supervisor:
         self.folder = folder
         self.wake = wake
         self.log = folder / "k3s.log"
-        self.order: Record = {"run": False}
+        self.order: Record = {}
         self.report: Record = {"incarnation": None, "exits": 0, "last_exit": None, "blocked": None}
         self.report |= read_json(folder / "report.json") or {}
         self.report_is_late = False
@@ -97,15 +97,12 @@ class Supervisor:
         self.had: set[Path] = set()  # Beside the files: a full disk makes nothing forgotten.
 
     def run(self) -> None:
-        """Hold k3s as ordered until ordered to stop it."""
+        """Hold k3s as ordered, for good."""
         running = self._adopt()
         while True:
             self.order = read_json(self.folder / "order.json") or self.order
-            if not self.order["run"]:
-                if running is not None:
-                    running.stop(self._seconds("grace_s", GRACE_S))
-                (self.folder / "running.json").unlink(missing_ok=True)
-                return
+            if not self.order:
+                return  # Whoever writes the first order starts another supervisor.
             if running is not None and running.incarnation != self.order["incarnation"]:
                 running.stop(self._seconds("grace_s", GRACE_S))
                 running = None

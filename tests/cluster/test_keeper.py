@@ -57,9 +57,6 @@ class FakeHostInit:
         if self.launches[-1:] != [launch]:
             self.launches.append(launch)
 
-    async def stop(self) -> None:
-        raise AssertionError("meshd stops no k3s by itself")
-
     def look(self) -> Held:
         return self.held
 
