@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ledger import NodeId
 from meshd.schema import Facts, K3sRecord, LinkRecord, LinkState, PathKind
-from roles import Candidate
+from roles import Candidate, ClusterPlan
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,12 +26,13 @@ class Known:
     link: LinkState | None = None  # None: never a neighbour of ours, or not heard of yet.
     path: PathKind | None = None
     rtt_ms: float | None = None
+    seat_name: str | None = None  # Its hostname as a decided plan has it.
     _candidate: tuple[Facts, bool, Candidate] | None = None
 
     @property
     def name(self) -> str:
         """What operators call it: its hostname, or the end of its id until that is known."""
-        return self.facts.name if self.facts is not None else self.node[-8:]
+        return self.facts.name if self.facts is not None else self.seat_name or self.node[-8:]
 
     @property
     def candidate(self) -> Candidate | None:
@@ -73,6 +74,11 @@ class Directory:
         if self._sorted is None:
             self._sorted = [self._known[node] for node in sorted(self._known)]
         return iter(self._sorted)
+
+    def name_seats(self, plan: ClusterPlan | None) -> None:
+        """Take the names of members from a plan, for as long as their own facts are not here."""
+        for seat in plan.seats if plan is not None else ():
+            self[seat.node].seat_name = seat.node_name.rpartition("-")[0]
 
     def others(self) -> list[Known]:
         """Return every known node but this one."""

@@ -55,8 +55,7 @@ def health_items(
             severity="warning",
             message=f"the clock of {directory.name(author)} is {ahead_ms / 1000:.0f} s ahead of "
             "this node's",
-            fix="set up time synchronisation on both; nothing in meshd decides by it, "
-            "certificates do",
+            fix="set up time synchronisation on both; certificates depend on it, meshd does not",
         )
         for author, ahead_ms in sorted(skewed.items())
     ]

@@ -110,9 +110,7 @@ class Node:
         self._state: GenesisState | None = None
         self._people: tuple[tuple[Candidate, ...], frozenset[NodeId]] = (), frozenset()
         self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
-        self._broken: Counter[NodeId] = (
-            Counter()
-        )  # Genesis frames at fault, by peer.
+        self._broken: Counter[NodeId] = Counter()  # Genesis frames at fault, by peer.
         self._seals = Seals()
         self._registers = OwnRegisters(self.me)
         self._out: list[Effect] = []
@@ -304,6 +302,7 @@ class Node:
             return
         before, self._state = self._state, state
         self._unsettled = True
+        self.directory.name_seats(state.plan)
         self._out += genesis_notes(
             self.directory,
             before,
@@ -336,8 +335,6 @@ class Node:
             holds_secrets=self.seat == "initialiser" or all(n in sealed for n in SERVER_SECRETS),
             now=now.at,
         )
-
-    # What this node publishes.
 
     def _publish(self, now: Moment) -> None:
         record = k3s_record(

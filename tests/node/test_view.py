@@ -85,9 +85,20 @@ def test_a_record_of_a_later_version_with_more_fields_is_understood() -> None:
     assert view.directory[OTHER].k3s == people.record()
 
 
-@given(st.binary(max_size=200), st.sampled_from(("facts", "k3s", "links", "x-new")))
-def test_whatever_the_bytes_are_nothing_is_raised(value: bytes, name: str) -> None:
-    View(ME).take(entry(name, value))
+@given(st.binary(max_size=200), st.sampled_from(("facts", "k3s", "links")))
+def test_whatever_the_bytes_are_they_are_kept_or_counted(value: bytes, name: str) -> None:
+    view = View(ME)
+    view.take(entry(name, value))
+    known = view.directory[OTHER]
+    kept = {"facts": known.facts, "k3s": known.k3s, "links": known.neighbours or value == b"\x90"}
+    assert view.malformed[OTHER] == (0 if kept[name] else 1)
+
+
+def test_a_name_in_a_plan_stands_in_until_its_owner_says_it() -> None:
+    view = View(ME)
+    assert view.directory.name(OTHER) == OTHER[-8:]
+    view.directory.name_seats(people.plan(0, 1, 2))
+    assert view.directory.name(OTHER) == "n1"
 
 
 def test_a_tombstone_changes_nothing() -> None:
