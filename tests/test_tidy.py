@@ -163,10 +163,8 @@ def test_a_module_follows_the_house_rules(module: Module) -> None:
 
 
 @pytest.mark.parametrize(("package", "limit"), PUBLIC_NAMES_MAX.items())
-def test_the_core_packages_export_few_sorted_names(package: str, limit: int) -> None:
-    names = importlib.import_module(package).__all__
-    assert names == sorted(names)
-    assert len(names) <= limit
+def test_the_core_packages_export_few_names(package: str, limit: int) -> None:
+    assert len(importlib.import_module(package).__all__) <= limit
 
 
 BROKEN: tuple[tuple[Rule, str, str], ...] = (
