@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from meshd.errors import MeshdError
@@ -16,6 +17,7 @@ from simulations.lab.places import DISKS, MADE, NAMESPACES, ROOT, Places
 from simulations.lab.zygote import Zygote
 
 GUARD = ".meshd-laboratory"
+_END_S = 5.0
 
 
 def note_surroundings() -> None:
@@ -70,8 +72,11 @@ def remove(places: Places) -> None:
         shutil.rmtree(places.folder)
     if not any(entry.is_dir() for entry in ROOT.iterdir()):
         _remove_surroundings()
-    left = leftovers(places)
-    if left:
+    deadline = time.monotonic() + _END_S
+    while left := leftovers(places):
+        if time.monotonic() < deadline:
+            time.sleep(0.02)  # The recorder ends when the kernel has seen the zygote's end.
+            continue
         raise MeshdError(
             "MESH-8015",
             f"something of the laboratory {places.lab} could not be removed: {'; '.join(left)}",

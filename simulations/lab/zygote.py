@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -85,14 +86,14 @@ class Zygote:
         pid = self._pid()
         if pid is None:
             return
-        end = os.pidfd_open(pid)
+        zygote = os.pidfd_open(pid)
         try:
-            signal.pidfd_send_signal(end, signal.SIGKILL)
+            signal.pidfd_send_signal(zygote, signal.SIGKILL)
+            select.select([zygote], [], [], BOOT_S)  # Readable once it has ended.
         except ProcessLookupError:
             pass
         finally:
-            os.close(end)
-        _wait_gone(pid)
+            os.close(zygote)
 
     def _pid(self) -> int | None:
         """Return who listens on the socket (SO_PEERCRED, unix(7)); None if nobody does."""
@@ -128,20 +129,6 @@ class Zygote:
             ) from None
         assert isinstance(answer, dict)
         return answer
-
-
-def _wait_gone(pid: int) -> None:
-    deadline = time.monotonic() + BOOT_S
-    while Path(f"/proc/{pid}/ns").exists() and _alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
 def _last_line(path: Path) -> str | None:
