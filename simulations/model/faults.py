@@ -32,11 +32,17 @@ class Faults:
 
     def schedule(self) -> None:
         """Let the first fault happen, before all else or later; each schedules the next."""
-        if self._world.scenario.bridged:
+        scenario, timeline = self._world.scenario, self._world.timeline
+        if scenario.bridged:
             self._world.on_vote_crash = self._cut_anew
-        if self._world.scenario.cut_at_start:
-            (self._bridge if self._world.scenario.bridged else self._partition)()
-        self._next()
+            self._bridge()
+            self._next()
+        elif scenario.cut_at_start:
+            # The machines come up before the network between them does.
+            self._partition()
+            timeline.after(self._rng.uniform(0.2, 0.9) * scenario.faults_until_s, self._strike)
+        else:
+            self._next()
 
     def _next(self) -> None:
         delay_s = self._rng.expovariate(1.0 / self._world.scenario.fault_gap_s)

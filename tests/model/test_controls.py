@@ -11,7 +11,7 @@ from simulations.model.mutants import MUTANTS
 from simulations.model.runs import run_seed
 
 DUELS = range(3, 4 * 400, 4)  # One seed in four is a duel: scenario.duel_of.
-ALL = range(400)
+ALL = range(800)
 
 
 def caught(name: str, seeds: range, word: str) -> Iterator[int]:
