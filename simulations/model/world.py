@@ -214,10 +214,7 @@ class World:
             if not self._survives(machine, effect):
                 return
         assert peer.deadline > now.at, f"the node would spin after {event}"
-        wake_at = peer.deadline + machine.powered_at
-        if wake_at < machine.wake_at:
-            machine.wake_at = wake_at
-            self._later(machine, wake_at - self.timeline.now, partial(self._wake, machine, wake_at))
+        self._plan_wake(machine)
 
     def _wake(self, machine: Machine, wake_at: float) -> None:
         if machine.wake_at != wake_at or machine.peer is None:
