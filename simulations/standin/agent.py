@@ -12,6 +12,7 @@ import secrets
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ async def run_agent(options: Options) -> None:
     state = options.layout.agent / "etc" / "k3s-agent-load-balancer.json"
     balancer = Balancer(first, state)
     facts = node_facts(options, server=False)
-    async with await balancer.listen():
+    with closing(await balancer.listen()):  # As in server.py: waits for no client.
         agent = Agent(
             layout=options.layout,
             facts=facts,

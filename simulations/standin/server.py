@@ -12,7 +12,7 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 from simulations.standin import pki, tokens
@@ -168,7 +168,9 @@ async def _listening(options: Options, api: Api) -> AsyncIterator[None]:
     tls.load_verify_locations(folder / "client-ca.crt")
     tls.verify_mode = ssl.CERT_OPTIONAL
     inner = Balancer(f"127.0.0.1:{options.port}", None)
-    async with await inner.listen(), await serve(listener, tls, api):
+    # Closed, and no more: since Python 3.12.1 `async with` would wait until the last client hangs
+    # up, and a server whose API fails must end at once.
+    with closing(await inner.listen()), closing(await serve(listener, tls, api)):
         await asyncio.sleep(_STARTING_S)
         api.routed = True
         yield
