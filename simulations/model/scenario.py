@@ -79,7 +79,7 @@ def scenario_of(seed: int) -> Scenario:
         bounds = Bounds.bounded(control_plane=bounds.control_plane, nodes_max=bounds.nodes_max)
     voters = rng.choice((bounds.nodes_max, rng.randint(bounds.quorum, bounds.nodes_max)))
     workers = rng.choice((0, 0, 0, 1, 1, 2)) if voters < MACHINES_MAX - 1 else 0
-    faults_until_s = rng.uniform(15, 90)
+    faults_until_s = rng.uniform(15, 70)
     boot_spread_s = rng.choice((0.0, 3.0, 10.0, faults_until_s))
     machines = tuple(
         MachineSpec(
