@@ -144,3 +144,25 @@ def test_make_targets_that_pages_show_exist() -> None:
     for page in PAGES:
         shown = re.findall(r"(?:`|^|\n)make ([a-z-]+)", page.read_text(encoding="utf-8"))
         assert set(shown) <= targets, page
+
+
+def rows_of(text: str) -> Iterator[list[str]]:
+    """The cells of each row of a page's tables, headings left out."""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
+        if line.startswith("| ") and cells[0] != "fault":
+            yield cells
+
+
+def test_each_fault_names_tests_and_codes_that_exist() -> None:
+    codes = set(CODE.findall(ERRORS.read_text(encoding="utf-8")))
+    rows = list(rows_of((ROOT / "docs" / "faults.md").read_text(encoding="utf-8")))
+    assert rows
+    for row in rows:
+        assert len(row) == 4, row
+        assert set(CODE.findall(" ".join(row))) <= codes, row
+        shown = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row[3])
+        assert shown, row
+        for path, name in shown:
+            source = (ROOT / path).read_text(encoding="utf-8")
+            assert re.search(rf"def {name}\(", source), f"{path} has no {name}"
