@@ -1,7 +1,8 @@
 """Failures an operator can act on, each with a stable code. Anything else is a bug: traceback.
 
 Codes: 1xxx configuration and token, 2xxx state and identity, 3xxx mesh, 4xxx genesis, 5xxx k3s,
-6xxx VIP, 7xxx command line and local API, 8xxx laboratory. A code is never reused.
+6xxx VIP, 7xxx command line and local API, 8xxx laboratory. A code is never reused. What each
+means stands in errors.toml beside this module.
 """
 
 from __future__ import annotations

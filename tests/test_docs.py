@@ -15,6 +15,7 @@ import click
 import pytest
 
 from meshd.cli import meshd
+from meshd.cli.meanings import Meaning, meanings
 
 ROOT = Path(__file__).parent.parent
 ERRORS = ROOT / "docs" / "errors.md"
@@ -22,87 +23,96 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 CODE = re.compile(r"MESH-\d{4}")
 HEADING = """# Error codes
 
-The same codes stand in errors on the command line, in `meshd status` (health) and in the log.
-`…` stands for what was found. This page is made from the source by
+The same codes stand in errors on the command line, in `meshd status` (health) and in the log,
+each with the values of the case. What each means in general stands here; `meshd explain MESH-1022`
+prints the same without a daemon.
+This page is made from `meshd/errors.toml` by
 `MESHD_REWRITE=1 .venv/bin/pytest tests/test_docs.py`.
+"""
+CHAPTERS = {
+    "1": "Token and configuration",
+    "2": "State and identity",
+    "3": "Mesh",
+    "4": "Genesis",
+    "5": "k3s",
+    "6": "Virtual address",
+    "7": "Command line and local API",
+    "8": "Laboratory",
+}
+ENTRY = """
 
-| code | what | fix |
-|---|---|---|
+[{code}]
+title = "What it means: a short sentence without the values of one case, and without a full stop"
+cause = "What usually causes it."
+fix = "What to do."
 """
 
 
-def template(node: ast.expr | None) -> str:
-    """The text of a string expression; what is filled in at run time is shown as `…`."""
-    match node:
-        case ast.Constant(value=str(text)):
-            return text
-        case ast.JoinedStr(values=parts):
-            return "".join(
-                template(part) if isinstance(part, ast.Constant) else "…" for part in parts
-            )
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return template(left) + template(right)
-        case ast.IfExp(body=body, orelse=orelse):
-            return f"{template(body)} / {template(orelse)}"
-        case _:
-            return "…"
+REWRITE = "Then rewrite docs/errors.md: MESHD_REWRITE=1 .venv/bin/pytest tests/test_docs.py"
 
 
-def constants(tree: ast.AST) -> dict[str, str]:
-    """Names that hold one code."""
-    return {
-        ast.unparse(node.targets[0]): node.value.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-        and CODE.fullmatch(node.value.value)
-    }
-
-
-def uses(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """(code, what, fix) of every call that is given a code."""
-    names = constants(tree)
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        given = {word.arg: word.value for word in call.keywords}
-        positional = [given["code"], *call.args] if "code" in given else list(call.args)
-        if not positional:
-            continue
-        second, third = (*positional, None, None)[1:3]
-        what = template(given.get("message") or given.get("what") or second)
-        first = ast.unparse(positional[0])  # A code, two to choose between, or a constant's name.
-        for code in CODE.findall(names.get(first, first)):
-            yield code, what, template(given.get("fix") or third)
-
-
-def error_table() -> str:
-    rows: dict[str, dict[tuple[str, str], None]] = {}
+def used_codes() -> dict[str, str]:
+    """Every code that stands in the source as a string of its own, and the first place of it."""
+    found: dict[str, str] = {}
     for package in ("ledger", "roles", "meshd", "simulations"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            for code, what, fix in uses(ast.parse(path.read_text(encoding="utf-8"))):
-                rows.setdefault(code, {})[what, fix] = None
-    lines = [
-        f"| {code if number == 0 else ''} | {what} | {fix} |".replace("\n", " ")
-        for code in sorted(rows)
-        for number, (what, fix) in enumerate(rows[code])
-    ]
-    return HEADING + "\n".join(lines) + "\n"
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                text = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(text, str) and CODE.fullmatch(text):
+                    assert isinstance(node, ast.Constant)
+                    found.setdefault(text, f"{path.relative_to(ROOT)}:{node.lineno}")
+    return found
 
 
-def test_the_list_of_error_codes_is_complete_and_true() -> None:
-    table = error_table()
+def error_page(known: dict[str, Meaning]) -> str:
+    lines = [HEADING]
+    chapter = ""
+    for code, meaning in known.items():
+        if code[5] != chapter:
+            chapter = code[5]
+            lines.append(f"## {chapter}xxx: {CHAPTERS[chapter]}")
+            lines += ["| code | what it means | typical cause | fix |", "|---|---|---|---|"]
+        lines.append(f"| {code} | {meaning.title} | {meaning.cause} | {meaning.fix} |")
+    return "\n".join(lines).replace("\n## ", "\n\n## ").replace("\n\n\n", "\n\n") + "\n"
+
+
+def test_every_error_code_of_the_source_is_explained_once_and_no_other() -> None:
+    known, used = meanings(), used_codes()
+    missing = sorted(used.keys() - known.keys())
+    assert not missing, (
+        f"{used[missing[0]]} uses {missing[0]}, which meshd/errors.toml does not explain. Add "
+        f"there, in the order of the codes:{ENTRY.format(code=missing[0])}\n{REWRITE}"
+    )
+    spare = sorted(known.keys() - used.keys())
+    assert not spare, (
+        f"meshd/errors.toml explains {spare[0]}, which nothing in the source uses. Remove it there "
+        f"(its number stays taken).\n{REWRITE}"
+    )
+
+
+def test_explanations_of_codes_are_sentences_in_the_order_of_the_codes() -> None:
+    known = meanings()
+    codes = [code for code in known if CODE.fullmatch(code)]
+    assert list(known) == codes == sorted(codes), "meshd/errors.toml: sort by code"
+    titles = [meaning.title for meaning in known.values()]
+    assert len(set(titles)) == len(titles), "meshd/errors.toml: two codes have one title"
+    for code, meaning in known.items():
+        assert not meaning.title.endswith("."), f"{code}: a title has no full stop"
+        for text in (meaning.title, meaning.cause, meaning.fix):
+            assert len(text.split()) > 1, f"{code}: {text!r} says nothing"
+            assert text.isprintable(), f"{code}: {text!r} is not one line"
+            assert "|" not in text, f"{code}: a | breaks the table of docs/errors.md"
+        for text in (meaning.cause, meaning.fix):
+            assert text.endswith("."), f"{code}: {text!r} is no sentence"
+
+
+def test_the_page_of_error_codes_is_up_to_date() -> None:
+    page = error_page(meanings())
     if "MESHD_REWRITE" in os.environ:
-        ERRORS.write_text(table, encoding="utf-8")
-    assert ERRORS.read_text(encoding="utf-8") == table
-    mentioned = {
-        code
-        for package in ("meshd", "simulations")
-        for path in (ROOT / package).rglob("*.py")
-        for line in path.read_text(encoding="utf-8").splitlines()
-        for code in CODE.findall(line)
-        if '"' in line
-    }
-    assert mentioned <= set(CODE.findall(table))
+        ERRORS.write_text(page, encoding="utf-8")
+    assert ERRORS.read_text(encoding="utf-8") == page, (
+        f"docs/errors.md is not what meshd/errors.toml says. {REWRITE}"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -22,6 +22,7 @@ VERBS = {
     "daemon": ("daemon", "daemon", "Run the daemon in the foreground."),
     "demo": ("demo", "demo", "Run real daemons in a laboratory on this machine."),
     "events": ("events", "events", "Show what happened, with causes."),
+    "explain": ("explain", "explain", "Say why: roles, genesis, error codes."),
     "ledger": ("ledger", "ledger", "Read the replicated ledger."),
     "status": ("status", "status", "Show the cluster as this node sees it."),
     "token": ("token", "token", "Make and inspect tokens."),
