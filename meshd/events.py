@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from ledger import Entry, NodeId
+from ledger import Entry, Instant, NodeId
 from meshd.schema import Facts, K3sState, LinkState, PathKind
 from roles import ClusterPlan
 
@@ -69,7 +69,20 @@ class FactsObserved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class K3sObserved:
-    """What was read from k3s itself on this node (never inferred from what it was told to do)."""
+    """What was read from k3s itself on this node (never inferred from what it was told to do).
+
+    Args:
+        voters: node names of etcd's voting members, sorted; empty if they could not be read.
+        members: those and the learners, dead ones too (a member is known by its name, or by its
+            peer address and the plan's seats); empty if they could not be read.
+        exits: how often k3s of the ordered cluster ended by itself in this boot; ends that the
+            fuse or an order caused do not count.
+        lease_until: the deadline that the fuse holds for the ordered cluster; None without a fuse.
+        stopped: cluster ids with an order to `stop`, or to be set aside, that is carried out: no
+            process of that cluster's k3s is left on this node (the whole cgroup is gone), and
+            neither supervisor nor gate starts one until an order for that cluster without `stop`.
+            Never said before that is so: others found the next cluster on the strength of it.
+    """
 
     state: K3sState
     waiting_for: str | None = None
@@ -80,6 +93,10 @@ class K3sObserved:
     nodes_ready: int | None = None
     vip_holder: str | None = None
     vip_answers: bool = False
+    members: tuple[str, ...] = ()
+    exits: int = 0
+    lease_until: Instant | None = None
+    stopped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +195,32 @@ class Seal:
     name: str
 
 
+LEASE_START_MIN_S = 30.0
+"""k3s is started only while at least this much of the forming lease is left (docs/genesis.md)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOrder:
     """What k3s on this node shall be, as a whole; a later order replaces an earlier one.
 
     Until `formed` the cluster is provisional: no VIP, no kubeconfig, no workers, no user manifests.
     The initialiser's data directory is marked with the plan's cluster id before its first start.
+
+    Args:
+        lease_until: CLOCK_BOOTTIME until which k3s of this plan may run, of this boot only. The
+            shell hands it to the fuse before it starts k3s, and whenever it grows; the fuse kills
+            k3s (SIGKILL, the whole cgroup, within 10 s) when it passes, whether meshd lives or
+            not. It never shrinks: an order with an earlier one, such as the first of a daemon that
+            was restarted (0.0), leaves the fuse as it is, and k3s running. k3s is *started* only
+            while at least `LEASE_START_MIN_S` are left of it. None: no limit, the fuse is taken
+            away; so it is once `formed`, and for a plan that is not `leased`.
+        stop: k3s of this plan is to be down (SIGKILL, at once) and to stay down, over restarts of
+            the daemon and of the machine too, until an order for it without `stop`. Carried out, it
+            is reported in `K3sObserved.stopped`. Its data stay where they are.
+        abandoned: cluster ids that a certified decision has ended. A k3s that runs with the data of
+            one of them is killed; then the folder that carries its mark is set aside by one rename,
+            never deleted (containers killed, mounts undone). Each id is reported in `stopped` when
+            nothing of it runs. This comes before anything else the order asks for.
     """
 
     seat: Literal["initialiser", "server", "worker", "none"]
@@ -191,6 +228,9 @@ class ClusterOrder:
     formed: bool
     join: tuple[str, ...] = ()  # Addresses of live servers, best first; never the VIP, never ours.
     sealed: tuple[tuple[str, bytes], ...] = ()  # (secret name, value sealed to this node).
+    lease_until: Instant | None = None
+    stop: bool = False
+    abandoned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

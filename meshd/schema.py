@@ -41,6 +41,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     software: str = ""
     protocol_min: int = 1
     protocol_max: int = 1
+    fuse: bool = False  # A process of its own ends k3s here when the forming lease does.
+    blocked: str | None = None  # Why this machine cannot be a server: a port or the VIP is in use.
 
     @property
     def bounds(self) -> Bounds:
@@ -68,6 +70,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             token_commitment=self.token_commitment,
             fingerprint=self.fingerprint,
             name=self.name,
+            fuse=self.fuse,
+            blocked=self.blocked,
         )
 
 

@@ -59,6 +59,8 @@ class Candidate:
     token_commitment: str  # Hex SHA-256 of the candidate's server token.
     fingerprint: tuple[str, ...]  # Keyed hashes of hardware identifiers.
     name: str = ""  # As operators call it; the node name if empty.
+    fuse: bool = False  # A process of its own ends k3s there when the forming lease does.
+    blocked: str | None = None  # Why this machine cannot be a server, as it found out itself.
 
     @property
     def shown(self) -> str:
@@ -88,6 +90,12 @@ class ClusterPlan:
     ca_hash: str  # Of the initialiser's server-ca.crt: joiners hold a full K10 token.
     token_commitment: str
     vip: str | None
+    leased: bool = False
+    """Whether k3s runs under the forming lease until DONE: every member has a fuse.
+
+    Without it nothing would end the k3s of an initialiser that is cut off, so once STARTED is
+    decided such a plan cannot be abandoned: the others wait for its initialiser.
+    """
 
     def seat_of(self, node: NodeId) -> Seat | None:
         """Return `node`'s seat, or None if it is to be a worker."""
