@@ -13,7 +13,17 @@ from meshd.cli.output import output_option, print_object
 from meshd.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from meshd.config import Token
+
+
+_expires = click.option(
+    "--expires",
+    metavar="7d|DATE",
+    help="The last day on which it lets a machine in, or in how many days or weeks (7d, 2w) that "
+    "is.  [default: never]",
+)
 
 
 @click.group()
@@ -35,14 +45,27 @@ def token() -> None:
 @click.option(
     "--seed", "seeds", multiple=True, metavar="MULTIADDR", help="An address to ask first."
 )
+@_expires
 @click.option("--qr", is_flag=True, help="Show it as a QR code, too (on stderr).")
-def new(control_plane: int, nodes: int | None, seeds: tuple[str, ...], *, qr: bool) -> None:
+def new(
+    control_plane: int,
+    nodes: int | None,
+    seeds: tuple[str, ...],
+    expires: str | None,
+    *,
+    qr: bool,
+) -> None:
     """Print a token for a new network."""
     from meshd.config import encode_token, new_token
 
+    last_day = _last_day(expires)
     try:
         made = new_token(
-            control_plane=control_plane, nodes_max=nodes, seeds=seeds, random_bytes=os.urandom
+            control_plane=control_plane,
+            nodes_max=nodes,
+            seeds=seeds,
+            random_bytes=os.urandom,
+            expires=last_day,
         )
     except ConfigError as error:
         # Here the sizes stand on the command line, not in a file.
@@ -52,7 +75,7 @@ def new(control_plane: int, nodes: int | None, seeds: tuple[str, ...], *, qr: bo
     _hint(
         f"network {made.network.network_id}: up to {made.bounds.nodes_max} machines may vote, "
         f"{made.bounds.quorum} must see one another to start. It is a secret: whoever has it owns "
-        "the cluster. Put it under p2p.network_token on every machine."
+        f"the cluster. Put it under p2p.network_token on every machine.{_until(last_day)}"
     )
 
 
@@ -61,15 +84,20 @@ def new(control_plane: int, nodes: int | None, seeds: tuple[str, ...], *, qr: bo
     "--config", "paths", metavar="PATH", multiple=True, type=click.Path(path_type=Path),
     help="Cloud-config file or folder; replaces the default folders.",
 )  # fmt: skip
+@_expires
 @click.option("--qr", is_flag=True, help="Show it as a QR code, too (on stderr).")
-def join(paths: tuple[Path, ...], *, qr: bool) -> None:
+def join(paths: tuple[Path, ...], expires: str | None, *, qr: bool) -> None:
     """Print a token for machines that join this network later and never vote."""
     from meshd.config import encode_token
     from meshd.config.load import load_join_token
 
-    made = load_join_token(paths or None, os.environ)
+    last_day = _last_day(expires)
+    made = load_join_token(paths or None, os.environ, last_day)
     _print_token(encode_token(made), qr=qr)
-    _hint(f"network {made.network.network_id}: machines with this token join, and never vote.")
+    _hint(
+        f"network {made.network.network_id}: machines with this token join, and never vote."
+        f"{_until(last_day)}"
+    )
 
 
 @token.command()
@@ -83,6 +111,7 @@ def inspect(file: str | None, output: str) -> None:
     if output != "table":
         print_object({"api_version": "meshd/v1", "kind": "Token", **content}, output)
         return
+    content["expires"] = content["expires"] or "never"
     for name, value in content.items():
         shown = ", ".join(value) or "none" if isinstance(value, list) else value
         click.echo(f"{name.replace('_', ' '):<15}{'unknown' if shown is None else shown}")
@@ -101,7 +130,21 @@ def _described(read: Token) -> dict[str, object]:
         "nodes_max": None if bounds is None else bounds.nodes_max,
         "quorum": None if bounds is None else bounds.quorum,
         "seeds": list(network.seeds),
+        "expires": None if network.expires is None else str(network.expires),
     }
+
+
+def _last_day(expires: str | None) -> date | None:
+    from meshd.clock import read_moment
+    from meshd.config import day_of, read_expiry
+
+    return None if expires is None else read_expiry(expires, day_of(read_moment().wall_ms))
+
+
+def _until(last_day: date | None) -> str:
+    if last_day is None:
+        return ""
+    return f" After {last_day} (UTC) no new machine starts to join with it."
 
 
 def _token_text(file: str) -> str:

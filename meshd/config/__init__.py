@@ -1,5 +1,6 @@
 """Configuration: cloud-config files and the token become `Settings`, or errors with their place."""
 
+from meshd.config.expiry import day_of, judge_expiry, read_expiry
 from meshd.config.load import load_settings
 from meshd.config.naming import derive
 from meshd.config.schema import (
@@ -29,11 +30,14 @@ __all__ = [
     "Origin",
     "Settings",
     "Token",
+    "day_of",
     "decode_token",
     "derive",
     "encode_token",
     "join_token",
+    "judge_expiry",
     "load_settings",
     "new_token",
     "parse_token",
+    "read_expiry",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from meshd.config import keys
@@ -80,7 +81,9 @@ def read_configuration(paths: Sequence[Path] | None, env: Mapping[str, str]) -> 
     )
 
 
-def load_join_token(paths: Sequence[Path] | None, env: Mapping[str, str]) -> Token:
+def load_join_token(
+    paths: Sequence[Path] | None, env: Mapping[str, str], expires: date | None = None
+) -> Token:
     """Return a token for this node's network whose holder never votes.
 
     An EdgeVPN token becomes one of meshd's own, with the bounds that the files give it.
@@ -98,7 +101,7 @@ def load_join_token(paths: Sequence[Path] | None, env: Mapping[str, str]) -> Tok
             "this node's token lets it relay only",
             fix="ask a control-plane node: run `meshd token join` there",
         )
-    return join_token(replace(token, bounds=settings.bounds, kind="meshd"))
+    return join_token(replace(token, bounds=settings.bounds, kind="meshd"), expires)
 
 
 def token_text_in(text: str, path: Path) -> str:

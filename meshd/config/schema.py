@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,7 @@ class Network:
     secret: bytes  # 32 bytes.
     capability: Capability
     seeds: tuple[str, ...]  # Multiaddrs, with or without /p2p/<id>.
+    expires: date | None = None  # The last day (UTC) on which it lets a machine in.
 
     def __repr__(self) -> str:
         return f"Network({self.network_id}, epoch {self.epoch}, secret hidden)"

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal
 
 from ledger import node_id_of, public_key_of
 from meshd.config import checksum
 from meshd.config.edgevpn import read_edgevpn_token
+from meshd.config.expiry import DATE_BYTES, decode_date, encode_date
 from meshd.config.multiaddress import HOST_KINDS, TcpAddress, parse_tcp_address
 from meshd.config.naming import WORDS, network_id_from
 from meshd.config.schema import Capability, Network
@@ -26,6 +28,12 @@ CONTROL_PLANE_MAX = 7  # etcd's own advice (etcd.io, FAQ: "maximum cluster size"
 NODES_MAX = 2 * VOTES_MAX - 1  # A majority of them still fits into a record.
 
 _VERSION = 1
+_VERSION_EXPIRING = 2
+"""As version 1, with a date behind its fixed part.
+
+Only a token that expires is of it: an older meshd refuses that one, and reads all others.
+"""
+
 _SECRET_BYTES = 32
 _FIXED_BYTES = 46
 _CAPABILITIES: tuple[Capability, ...] = ("vote", "join", "relay")
@@ -47,6 +55,7 @@ def new_token(
     nodes_max: int | None,
     seeds: Sequence[str],
     random_bytes: Callable[[int], bytes],
+    expires: date | None = None,
 ) -> Token:
     """Return a token for a network that did not exist before.
 
@@ -56,6 +65,7 @@ def new_token(
             2 x `control_plane` - 1, which is no choice for a control plane of 1.
         seeds: multiaddrs to ask first.
         random_bytes: the source of randomness, such as `os.urandom`.
+        expires: the last day on which it lets a machine in, or None for ever.
 
     Raises:
         ConfigError: a size or a seed is refused; the message says why.
@@ -77,6 +87,7 @@ def new_token(
             secret=random_bytes(_SECRET_BYTES),
             capability="vote",
             seeds=tuple(_canonical_seed(seed) for seed in seeds),
+            expires=expires,
         ),
         bounds=bounds,
     )
@@ -84,13 +95,16 @@ def new_token(
     return token
 
 
-def join_token(token: Token) -> Token:
-    """Return the token of the same network for machines that may join it but never vote."""
-    return replace(token, network=replace(token.network, capability="join"))
+def join_token(token: Token, expires: date | None = None) -> Token:
+    """Return the token of the same network for machines that may join it but never vote.
+
+    It expires after its own last day, or never; `token` has no part in that.
+    """
+    return replace(token, network=replace(token.network, capability="join", expires=expires))
 
 
 def encode_token(token: Token) -> str:
-    """Return the text of a meshd token: 95 characters, and more for seeds.
+    """Return the text of a meshd token: 95 characters, 4 more for a date, and more for seeds.
 
     Raises:
         ConfigError: it has too many seeds to be protected by its checksum.
@@ -99,15 +113,17 @@ def encode_token(token: Token) -> str:
     assert bounds is not None
     word, number = network.network_id.split("-")
     capability = _CAPABILITIES.index(network.capability)
+    version = _VERSION if network.expires is None else _VERSION_EXPIRING
     content = b"".join(
         (
-            bytes([_VERSION, WORDS.index(word)]),
+            bytes([version, WORDS.index(word)]),
             bytes.fromhex(number),
             network.epoch.to_bytes(2, "big"),
             network.secret,
             bytes([capability | _BOUNDS.index(bounds.bound) << 4, bounds.control_plane]),
             bounds.nodes_max.to_bytes(2, "big"),
             bounds.quorum.to_bytes(2, "big"),
+            b"" if network.expires is None else encode_date(network.expires),
             *(_encode_seed(parse_tcp_address(seed)) for seed in network.seeds),
         )
     )
@@ -131,13 +147,15 @@ def decode_token(text: str) -> Token:
     content = checksum.decode(PREFIX, text)
     if isinstance(content, checksum.Mistake):
         raise _mistyped(text, content)
-    if content[0] != _VERSION:
+    if content[0] not in (_VERSION, _VERSION_EXPIRING):
         raise ConfigError(
             "MESH-1012",
-            f"the token is of version {content[0]}; this meshd reads version {_VERSION}",
+            f"the token is of version {content[0]}; this meshd reads versions {_VERSION} and "
+            f"{_VERSION_EXPIRING}",
             fix="update meshd on this machine",
         )
-    if len(content) < _FIXED_BYTES or content[1] >= len(WORDS):
+    seeds_at = _FIXED_BYTES + (DATE_BYTES if content[0] == _VERSION_EXPIRING else 0)
+    if len(content) < seeds_at or content[1] >= len(WORDS):
         raise _unreadable("it is too short, or its network's word is unknown")
     capability, bound = content[40] & 15, content[40] >> 4
     if capability >= len(_CAPABILITIES) or bound >= len(_BOUNDS):
@@ -147,7 +165,8 @@ def decode_token(text: str) -> Token:
         epoch=int.from_bytes(content[6:8], "big"),
         secret=content[8:40],
         capability=_CAPABILITIES[capability],
-        seeds=_decode_seeds(content[_FIXED_BYTES:]),
+        seeds=_decode_seeds(content[seeds_at:]),
+        expires=decode_date(dated) if (dated := content[_FIXED_BYTES:seeds_at]) else None,
     )
     bounds = Bounds(
         bound=_BOUNDS[bound],

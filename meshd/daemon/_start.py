@@ -11,7 +11,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from meshd.clock import read_moment
 from meshd.cluster import CandidateSecrets, K3sCluster, prepare_secrets
 from meshd.config import Settings, derive, load_settings
 from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver, Situation
+from meshd.daemon._lookout import refuse_expired_token, unjudged_token
 from meshd.daemon._view import View
 from meshd.errors import MeshdError
 from meshd.events import Event, FactsObserved, Health
@@ -51,6 +52,9 @@ HEALTH_INTERVAL_S = 2.0
 FACTS_INTERVAL_S = 5.0  # Between looks at the node address, beside those the mesh asks for.
 EXIT_FINE = 0
 
+Looks = Mapping[str, Callable[[], tuple[Health, ...]]]
+"""What looks for something wrong, by the name of the source."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
@@ -63,6 +67,7 @@ class Opened:
     fingerprint: tuple[str, ...]
     health: tuple[Health, ...]
     may_vote: bool
+    is_new: bool  # It had no identity before.
     log: FilteringBoundLogger
 
 
@@ -122,6 +127,9 @@ def _open(settings: Settings, state_dir: Path, log: FilteringBoundLogger) -> Ope
     if cloned is not None:
         fix = "nothing needs doing; delete the folder when nobody misses it"
         health.append(_warning("MESH-2013", cloned, fix))
+    is_new = load_identity(state_dir) is None
+    if is_new:
+        refuse_expired_token(settings.network, wall_ms=read_moment().wall_ms)
     identity, store = _open_state(state_dir, settings.network.network_id)
     volatile = volatile_reason(state_dir, Path("/proc/self/mounts").read_text(encoding="utf-8"))
     if volatile is not None:
@@ -138,6 +146,7 @@ def _open(settings: Settings, state_dir: Path, log: FilteringBoundLogger) -> Ope
         fingerprint=machine_fingerprint(key, identifiers),
         health=tuple(health),
         may_vote=volatile is None and settings.network.capability == "vote",
+        is_new=is_new,
         log=log,
         store=store,
     )
@@ -212,7 +221,11 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         nursery.start_soon(driver.run)
         nursery.start_soon(cluster.run, events)
         nursery.start_soon(_watch_facts, opened, mesh, events, addresses)
-        nursery.start_soon(_watch_health, mesh, driver.situation, events)
+        looks: Looks = {
+            "mesh": lambda: mesh.health(formed=driver.node.standing.formed),
+            "machine": partial(_look_around, opened),
+        }
+        nursery.start_soon(_watch_health, looks, driver.situation, events)
         nursery.start_soon(serve_api, View(driver, opened.store, read_moment), sockets)
 
 
@@ -290,15 +303,22 @@ async def _watch_facts(
             addresses = await mesh.addresses_changed()
 
 
-async def _watch_health(mesh: LibP2PMesh, situation: Situation, events: EventSink) -> None:
-    """Tell the node what is wrong with the mesh, when that changes."""
-    told: tuple[Health, ...] = ()
+def _look_around(opened: Opened) -> tuple[Health, ...]:
+    """Return what is wrong with this machine now."""
+    network = opened.settings.network
+    return unjudged_token(network, wall_ms=read_moment().wall_ms) if opened.is_new else ()
+
+
+async def _watch_health(looks: Looks, situation: Situation, events: EventSink) -> None:
+    """Tell the node what is wrong around it, when that changes; each look is a source."""
+    told: dict[str, tuple[Health, ...]] = dict.fromkeys(looks, ())
     while True:
+        for source, look in looks.items():
+            found = look()
+            if found != told[source]:
+                await events.send(situation.set_health(source, found))
+                told[source] = found
         await trio.sleep(HEALTH_INTERVAL_S)
-        found = mesh.health()
-        if found != told:
-            await events.send(situation.set_health("mesh", found))
-            told = found
 
 
 async def _stop_on_signal(scope: trio.CancelScope, log: FilteringBoundLogger) -> None:

@@ -18,7 +18,11 @@ REFUSAL = bytes(PROOF_SIZE)
 """In place of the listener's proof. A connection that merely ends may have been too slow."""
 
 
-class TokenRefused(Exception):
+class NotLetIn(Exception):
+    """The handshake ended without a link; the text says why."""
+
+
+class TokenRefused(NotLetIn):
     """The other end does not hold a key of this network's token, or says that we do not."""
 
 

@@ -21,7 +21,13 @@ from meshd.events import Channel, Health
 from meshd.mesh.admission import Admission, DoorFull
 from meshd.mesh.book import AddressBook
 from meshd.mesh.dialer import DialFailed, OnlyOurselves, dial
-from meshd.mesh.handshake import TIMEOUT_S, TokenRefused, check_as_listener, prove_as_dialer
+from meshd.mesh.handshake import (
+    TIMEOUT_S,
+    NotLetIn,
+    TokenRefused,
+    check_as_listener,
+    prove_as_dialer,
+)
 from meshd.mesh.host import Connection, MeshHost
 from meshd.mesh.keys import derive_keys
 from meshd.mesh.lan import LanBeacon
@@ -100,7 +106,7 @@ class LibP2PMesh:
             heard=self._heard,
             linked=self._links.__contains__,
             alone=lambda: len(self._links) == 0,
-            foreign=lambda host: self.refusals.hear_foreign(host, trio.current_time()),
+            foreign=self._hear_foreign,
         )
         if "seeds" in self._discovery:
             for seed in (*network.seeds, *seeds):
@@ -152,10 +158,15 @@ class LibP2PMesh:
         """See `meshd.ports.Mesh.addresses_changed`; the first answer is `run`'s task status."""
         return await self._whereabouts.changed()
 
-    def health(self) -> tuple[Health, ...]:
-        """Return what is wrong with the mesh, as far as an operator can mend it."""
-        connected = len(self._links) > 0
-        found = self.refusals.health(connected=connected, now=trio.current_time())
+    def health(self, *, formed: bool = False) -> tuple[Health, ...]:
+        """Return what is wrong with the mesh, as far as an operator can mend it.
+
+        Args:
+            formed: the cluster is; then nobody needs to be found for it.
+        """
+        found = self.refusals.health(
+            seeking=len(self._links) == 0 and not formed, now=trio.current_time()
+        )
         if self._beacon.trouble is None:
             return found
         deaf = Health(
@@ -210,6 +221,7 @@ class LibP2PMesh:
             await trio.aclose_forcefully(stream)
         else:
             connection, streams = met
+            self.refusals.forgive([host])
             await self._serve(connection, streams, dialled=False, events=events)
 
     async def _meet_as_listener(
@@ -219,8 +231,8 @@ class LibP2PMesh:
             tune(stream.socket)
             connection = await self._host.secure_accepted(stream)
             return connection, await self._check_token(connection)
-        except TokenRefused as error:
-            self._refuse(host, connection.peer, str(error))
+        except NotLetIn as error:
+            self._refuse([host], connection.peer, error)
         except Exception:  # noqa: BLE001
             # What a stranger sends reaches libp2p's, noise's and protobuf's parsers, which raise
             # whatever they like. It is the stranger's fault and ends this connection alone.
@@ -229,7 +241,7 @@ class LibP2PMesh:
 
     async def _check_token(self, connection: Connection) -> dict[Channel, ByteStream]:
         if self._links.banned(connection.peer):
-            raise TokenRefused("it broke the protocol too often")
+            raise NotLetIn("it broke the protocol too often")
         stream = (await connection.expect(TOKEN_PROTOCOL))[TOKEN_PROTOCOL]
         answer = await check_as_listener(
             stream, own=self.node_id, peer=connection.peer, keys=self._keys
@@ -286,6 +298,7 @@ class LibP2PMesh:
             streams = await self._meet_as_dialer(key, connection)
             if streams is None:
                 return await self._dial_failed(key, expected, events)
+            self.refusals.forgive([address.host for address in self._book[key].addresses])
             self._book.reached(key, connection.peer)
             await self._serve(connection, streams, dialled=True, events=events)
         finally:
@@ -305,9 +318,9 @@ class LibP2PMesh:
         try:
             with trio.fail_after(TIMEOUT_S):
                 return await self._prove_token(connection)
-        except TokenRefused as error:
-            where = ", ".join(map(str, self._book[key].addresses))
-            self._refuse(where, connection.peer, str(error))
+        except NotLetIn as error:
+            hosts = [address.host for address in self._book[key].addresses]
+            self._refuse(hosts, connection.peer, error)
         except Exception:  # noqa: BLE001
             # As for an accepted connection: whatever the other end sent, it is not one of us.
             self.refusals.count_garbage()
@@ -337,9 +350,24 @@ class LibP2PMesh:
             self._beacon.hasten()
         await self._links.await_return(connection.peer, events)
 
-    def _refuse(self, where: str, peer: NodeId, why: str) -> None:
-        if self.refusals.add(where, peer, why, trio.current_time()):
-            self._log("token_refused", f"{where} ({peer}) was refused: {why}")
+    def _refuse(self, hosts: Sequence[str], peer: NodeId, error: NotLetIn) -> None:
+        is_first = self.refusals.add(
+            hosts,
+            peer,
+            str(error),
+            trio.current_time(),
+            other_token=isinstance(error, TokenRefused),
+        )
+        if is_first:
+            where = ", ".join(hosts)
+            self._log("token_refused", f"no link with {where} ({peer}): {error}")
+
+    def _hear_foreign(self, host: str) -> None:
+        if self.refusals.hear_foreign(host, trio.current_time()):
+            self._log(
+                "other_network_near",
+                f"a machine of another network shares this LAN, at {host}: the two do not mix",
+            )
 
 
 def _parse(text: str) -> TcpAddress | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ledger import NodeId
@@ -15,9 +16,10 @@ SHOWN_FOR_S = 600.0
 class Refusal:
     """One peer that was not let in for one reason."""
 
-    where: str  # The address it came from, or those at which it was dialled.
+    hosts: tuple[str, ...]  # Where it came from, or where it was dialled.
     peer: NodeId
     why: str
+    other_token: bool
     count: int
     last_at: float  # On trio's clock.
 
@@ -35,43 +37,76 @@ class Refusals:
         """All of them, the latest last."""
         return tuple(sorted(self._held.values(), key=lambda refusal: refusal.last_at))
 
-    def add(self, where: str, peer: NodeId, why: str, now: float) -> bool:
+    def add(
+        self, hosts: Sequence[str], peer: NodeId, why: str, now: float, *, other_token: bool
+    ) -> bool:
         """Count a refusal; True if it is the first of its kind."""
         key = (peer, why)
         old = self._held.get(key)
-        count = 1 if old is None else old.count + 1
-        self._held[key] = Refusal(where=where, peer=peer, why=why, count=count, last_at=now)
+        self._held[key] = Refusal(
+            hosts=tuple(hosts),
+            peer=peer,
+            why=why,
+            other_token=other_token,
+            count=1 if old is None else old.count + 1,
+            last_at=now,
+        )
         while len(self._held) > KEPT_MAX:
             oldest = min(self._held, key=lambda held: self._held[held].last_at)
             del self._held[oldest]
         return old is None
 
+    def forgive(self, hosts: Collection[str]) -> None:
+        """Forget the refusals of a machine that is let in now: its file was put right."""
+        for key, refusal in list(self._held.items()):
+            if not set(hosts).isdisjoint(refusal.hosts):
+                del self._held[key]
+
     def count_garbage(self) -> None:
         """Count a connection that spoke something else."""
         self.garbage += 1
 
-    def hear_foreign(self, where: str, now: float) -> None:
-        """Note a beacon of another network."""
+    def hear_foreign(self, where: str, now: float) -> bool:
+        """Note a beacon of another network; True if none was heard from there before."""
+        is_first = where not in self._foreign
         self._foreign[where] = now
         while len(self._foreign) > KEPT_MAX:
             del self._foreign[min(self._foreign, key=lambda held: self._foreign[held])]
+        return is_first
 
-    def health(self, *, connected: bool, now: float) -> tuple[Health, ...]:
-        """Return what an operator should know of the last ten minutes."""
+    def health(self, *, seeking: bool, now: float) -> tuple[Health, ...]:
+        """Return what an operator should know of the last ten minutes.
+
+        Args:
+            seeking: this node looks for others, and has found nobody yet.
+            now: on trio's clock.
+        """
         items = []
         fresh = [refusal for refusal in self.all if now - refusal.last_at < SHOWN_FOR_S]
-        if fresh:
-            places = ", ".join(sorted({refusal.where for refusal in fresh}))
+        others = [refusal for refusal in fresh if refusal.other_token]
+        if others:
             items.append(
                 Health(
                     code="MESH-3101",
                     severity="warning",
-                    message=f"no connection with {places}: {fresh[-1].why}",
-                    fix="if it belongs to this cluster, it needs the same p2p.network_token",
+                    message=f"{_machines(others)} another token: {others[-1].why}",
+                    fix="if it belongs to this cluster, give it the same p2p.network_token "
+                    "(compare `meshd token inspect` on both)",
+                )
+            )
+        unruly = [refusal for refusal in fresh if not refusal.other_token]
+        if unruly:
+            items.append(
+                Health(
+                    code="MESH-3104",
+                    severity="warning",
+                    message=f"no link with {_places(unruly)}: {unruly[-1].why}",
+                    fix="run the same version of meshd on both; if it goes on, take that machine "
+                    "away",
                 )
             )
         foreign = sorted(place for place, at in self._foreign.items() if now - at < SHOWN_FOR_S)
-        if foreign and not connected:
+        if foreign and seeking:
             items.append(
                 Health(
                     code="MESH-3102",
@@ -81,3 +116,13 @@ class Refusals:
                 )
             )
         return tuple(items)
+
+
+def _places(refusals: Sequence[Refusal]) -> str:
+    return ", ".join(sorted({", ".join(refusal.hosts) for refusal in refusals}))
+
+
+def _machines(refusals: Sequence[Refusal]) -> str:
+    if len({refusal.peer for refusal in refusals}) > 1:
+        return f"machines at {_places(refusals)} have"
+    return f"a machine at {_places(refusals)} has"

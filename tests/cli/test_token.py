@@ -73,11 +73,34 @@ control plane  3
 nodes max      5
 quorum         3
 seeds          /dns/seed.lab/tcp/7946
+expires        never
 """
     )
     ran = meshd("token", "inspect", str(file), "-o", "json")
     assert json.loads(ran.out)["quorum"] == 3
     assert token.network.secret.hex() not in ran.out
+
+
+def test_a_token_says_when_it_expires(meshd: Meshd, tmp_path: Path) -> None:
+    made = meshd("token", "new", "--expires", "2140-02-29")
+    assert "After 2140-02-29 (UTC) no new machine starts to join with it." in made.err
+    file = tmp_path / "token"
+    file.write_text(made.out)
+    assert "expires        2140-02-29\n" in meshd("token", "inspect", str(file)).out
+    shown = meshd("token", "inspect", str(file), "-o", "json").out
+    assert json.loads(shown)["expires"] == "2140-02-29"
+    config = tmp_path / "config.yaml"
+    config.write_text(f"#cloud-config\np2p:\n  network_token: {made.out}")
+    joining = meshd("token", "join", "--config", str(config), "--expires", "2141-01-01")
+    assert str(parse_token(joining.out).network.expires) == "2141-01-01"
+    assert parse_token(joining.out).network.capability == "join"
+
+
+@pytest.mark.parametrize("value", ["7h", "2020-01-01"])
+def test_an_expiry_that_does_not_do_is_a_usage_error(meshd: Meshd, value: str) -> None:
+    ran = meshd("token", "new", "--expires", value)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error[MESH-1072]: ")
 
 
 def test_inspect_reads_stdin_and_kairos_files(

@@ -3,6 +3,7 @@
 import hmac
 import random
 from dataclasses import replace
+from datetime import date
 from typing import Literal
 
 import pytest
@@ -25,6 +26,13 @@ from roles import VOTES_MAX, Bounds
 
 RNG = random.Random(7)
 PEER = "12D3KooWRBhwfeP2Y4TCx1SM6s9rUoHhR5STiGwxBhgFRcw3UERE"
+
+
+OLD = (
+    "meshd1qyzhca5lgyqqpxwquk7me77gtvmuaywtmc0urv82ddz0zvzrdhtjnl"
+    "nfhk0ge6axqqpsqpgqqvqvkqr3qu0s587jdjh3qa5f8lrs"
+)
+"""A token as the first version made it, from the bytes of `Random(5)`."""
 
 
 def made(control_plane: int = 3, nodes_max: int | None = None, *seeds: str) -> Token:
@@ -108,6 +116,32 @@ def test_a_join_token_differs_in_nothing_but_the_right_to_vote() -> None:
     assert replace(joining, network=replace(joining.network, capability="vote")) == token
 
 
+def test_a_token_that_never_expires_is_the_same_to_the_byte_as_before_there_were_dates() -> None:
+    seed = "/ip4/203.0.113.7/tcp/7946"
+    token = new_token(
+        control_plane=3, nodes_max=None, seeds=[seed], random_bytes=random.Random(5).randbytes
+    )
+    assert encode_token(token) == OLD
+    assert decode_token(OLD) == token
+    assert token.network.expires is None
+
+
+@pytest.mark.parametrize("day", [date(1970, 1, 1), date(2026, 2, 28), date(2149, 6, 6)])
+def test_a_date_is_kept_beside_everything_else(day: date) -> None:
+    plain = made(3, 7, "/dns/seed.example.org/tcp/7946")
+    token = replace(plain, network=replace(plain.network, expires=day))
+    text = encode_token(token)
+    assert decode_token(text) == token
+    assert len(text) - len(encode_token(plain)) in {3, 4}
+
+
+def test_a_join_token_has_its_own_date_and_not_that_of_the_token_it_is_made_from() -> None:
+    token = made()
+    dated = replace(token, network=replace(token.network, expires=date(2026, 1, 1)))
+    assert join_token(dated).network.expires is None
+    assert join_token(token, date(2027, 1, 1)).network.expires == date(2027, 1, 1)
+
+
 @pytest.mark.parametrize("size", [2, 4, 6])
 def test_an_even_control_plane_is_refused_with_the_reason(size: int) -> None:
     with pytest.raises(ConfigError, match=f"survives no more losses than one of {size - 1}"):
@@ -188,9 +222,9 @@ def test_what_is_no_token_is_refused(text: str) -> None:
 
 
 def test_a_token_of_a_later_version_asks_for_an_update() -> None:
-    error = refusal(encode("meshd", bytes([2]) + bytes(50)))
+    error = refusal(encode("meshd", bytes([3]) + bytes(50)))
     assert error.code == "MESH-1012"
-    assert "version 2" in error.what
+    assert "version 3" in error.what
     assert "update meshd" in error.fix
 
 
@@ -206,6 +240,8 @@ def test_a_token_of_a_later_version_asks_for_an_update() -> None:
         bytes([1]) + bytes(39) + bytes([0, 3, 0, 5, 0, 3]) + bytes([0, 10, 0]),
         bytes([1]) + bytes(39) + bytes([0, 3, 0, 5, 0, 3]) + bytes([77]),
         bytes([1]) + bytes(39) + bytes([0, 3, 0, 5, 0, 3]) + bytes([2, 255]),
+        bytes([2]) + bytes(39) + bytes([0, 3, 0, 5, 0, 3]),
+        bytes([2]) + bytes(39) + bytes([0, 3, 0, 5, 0, 3]) + bytes([77]),
     ],
 )
 def test_a_well_coded_token_that_makes_no_sense_is_refused(content: bytes) -> None:
@@ -216,7 +252,7 @@ def test_every_content_is_read_or_refused_and_nothing_else() -> None:
     rng = random.Random(11)
     for _ in range(2000):
         size = rng.randrange(1, 90)
-        content = bytes([1, rng.randrange(64)]) + rng.randbytes(size)
+        content = bytes([rng.choice((1, 2)), rng.randrange(64)]) + rng.randbytes(size)
         try:
             token = decode_token(encode("meshd", content))
         except ConfigError:

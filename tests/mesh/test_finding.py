@@ -196,17 +196,42 @@ async def test_who_finds_the_waiting_room_full_or_waits_long_is_turned_away(
         visitors.cancel_scope.cancel()
 
 
+WRONG = "its proof is not made with our token"
+
+
 def test_refusals_are_counted_by_peer_and_shown_for_ten_minutes() -> None:
     refusals = Refusals()
-    assert refusals.add("10.0.0.9", PEER, "its proof is not made with our token", 1.0)
-    assert not refusals.add("10.0.0.9", PEER, "its proof is not made with our token", 2.0)
+    assert refusals.add(["10.0.0.9"], PEER, WRONG, 1.0, other_token=True)
+    assert not refusals.add(["10.0.0.9"], PEER, WRONG, 2.0, other_token=True)
     assert [refusal.count for refusal in refusals.all] == [2]
-    assert "10.0.0.9" in refusals.health(connected=True, now=3.0)[0].message
-    assert refusals.health(connected=True, now=603.0) == ()
+    (item,) = refusals.health(seeking=False, now=3.0)
+    assert (item.code, item.severity) == ("MESH-3101", "warning")
+    assert item.message == f"a machine at 10.0.0.9 has another token: {WRONG}"
+    assert refusals.health(seeking=False, now=603.0) == ()
 
 
-def test_another_network_nearby_matters_only_while_nobody_is_found() -> None:
+def test_a_machine_that_gets_the_right_token_is_named_no_more() -> None:
     refusals = Refusals()
-    refusals.hear_foreign("10.0.0.9", 1.0)
-    assert refusals.health(connected=True, now=2.0) == ()
-    assert refusals.health(connected=False, now=2.0)[0].code == "MESH-3102"
+    refusals.add(["10.0.0.9", "fd00::9"], PEER, WRONG, 1.0, other_token=True)
+    refusals.add(["10.0.0.8"], NodeId("d-other"), WRONG, 1.0, other_token=True)
+    assert refusals.health(seeking=False, now=2.0)[0].message.startswith(
+        "machines at 10.0.0.8, 10.0.0.9, fd00::9 have another token"
+    )
+    refusals.forgive(["fd00::9"])  # With its new token it may well have a new identity.
+    assert "10.0.0.9" not in refusals.health(seeking=False, now=2.0)[0].message
+    refusals.forgive(["10.0.0.8"])
+    assert refusals.health(seeking=False, now=2.0) == ()
+
+
+def test_a_peer_that_broke_the_protocol_is_not_said_to_have_another_token() -> None:
+    refusals = Refusals()
+    refusals.add(["10.0.0.9"], PEER, "it broke the protocol too often", 1.0, other_token=False)
+    assert [item.code for item in refusals.health(seeking=False, now=2.0)] == ["MESH-3104"]
+
+
+def test_another_network_nearby_is_told_once_and_matters_only_while_nobody_is_found() -> None:
+    refusals = Refusals()
+    assert refusals.hear_foreign("10.0.0.9", 1.0)
+    assert not refusals.hear_foreign("10.0.0.9", 1.5)
+    assert refusals.health(seeking=False, now=2.0) == ()
+    assert refusals.health(seeking=True, now=2.0)[0].code == "MESH-3102"
