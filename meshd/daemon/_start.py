@@ -183,7 +183,7 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         remembered=dict(opened.store.load().peers),
         interface=settings.interface,
         not_ours=[settings.kubevip.address] if settings.kubevip else [],
-        log=lambda kind, text: opened.log.warning(kind, text=text),
+        log=partial(_log_of_mesh, opened.log),
     )
     cluster = K3sCluster(
         settings=settings,
@@ -227,6 +227,11 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         }
         nursery.start_soon(_watch_health, looks, driver.situation, events)
         nursery.start_soon(serve_api, View(driver, opened.store, read_moment), sockets)
+
+
+def _log_of_mesh(log: FilteringBoundLogger, kind: str, text: str) -> None:
+    # Two networks on one LAN are nothing that anybody needs to mend.
+    (log.info if kind == "other_network_near" else log.warning)(kind, text=text)
 
 
 def _node_name(identity: Identity) -> str:

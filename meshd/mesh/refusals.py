@@ -67,8 +67,8 @@ class Refusals:
         self.garbage += 1
 
     def hear_foreign(self, where: str, now: float) -> bool:
-        """Note a beacon of another network; True if none was heard from there before."""
-        is_first = where not in self._foreign
+        """Note a beacon of another network; True if none was heard of late."""
+        is_first = all(now - at >= SHOWN_FOR_S for at in self._foreign.values())
         self._foreign[where] = now
         while len(self._foreign) > KEPT_MAX:
             del self._foreign[min(self._foreign, key=lambda held: self._foreign[held])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from meshd.errors import MeshdError
@@ -133,5 +134,6 @@ def _remove_surroundings() -> None:
             while kind == "mount" and os.path.ismount(path):
                 kernel.unmount(path)
             if kind == "folder" and not os.path.ismount(path):
-                path.rmdir()
+                with suppress(OSError):  # Somebody began to use it just now.
+                    path.rmdir()
     MADE.unlink(missing_ok=True)

@@ -46,7 +46,7 @@ def test_an_expired_and_a_wrong_token_are_refused_and_named_and_a_good_one_joins
         built.start(name)
 
     # Expired, on a machine that was never in: it does not start, and says until when and what now.
-    bench.wait_until("n3 to end", lambda: n3.exits.exists())
+    bench.wait_until("n3 to end", n3.exits.exists)
     said = "\n".join(glance.tail(n3, 10))
     assert n3.exits.read_text().split()[0] == "6"
     assert "error[MESH-1070]" in said

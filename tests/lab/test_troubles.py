@@ -177,8 +177,14 @@ def test_two_networks_on_one_lan_do_not_meet_and_the_audit_tells_two_clusters_ap
         built.node(name).cloud_config.write_text(f"#cloud-config\n{yaml.safe_dump(content)}")
         built.start(name)
     bench.wait_until("two clusters", lambda: len(bench.clusters()) == 2)
-    for name in built.known.names():
+    names = built.known.names()
+    bench.wait_until(
+        "no alarm about the other to be left",
+        lambda: all("MESH-3102" not in health_codes(built, name) for name in names),
+    )
+    for name in names:
         assert [node["name"] for node in status_of(built, name)["nodes"]] == [name]
+        assert log_of(built.node(name)).count("other_network_near") == 1
     audit = bench.demo("audit")
     assert audit.code == 1  # Two for one generation.
     assert len(audit.out.splitlines()) == 2

@@ -233,5 +233,7 @@ def test_another_network_nearby_is_told_once_and_matters_only_while_nobody_is_fo
     refusals = Refusals()
     assert refusals.hear_foreign("10.0.0.9", 1.0)
     assert not refusals.hear_foreign("10.0.0.9", 1.5)
+    assert not refusals.hear_foreign("fe80::9%eth0", 1.5)  # The same machine, for all we know.
+    assert Refusals().hear_foreign("fe80::9%eth0", 1.5)
     assert refusals.health(seeking=False, now=2.0) == ()
     assert refusals.health(seeking=True, now=2.0)[0].code == "MESH-3102"
