@@ -28,8 +28,6 @@ from ledger._policy import Authority, Verdict
 from ledger._registers import Register, Registers
 from ledger._sync import Sync, push_frames
 
-SKEW_MAX_MS = 60_000
-
 _OWN_SEQ_MAX = 2**62  # Beyond, only a thief of the key wrote; to exceed it would end the numbers.
 _FAULTS_PER_FRAME_MAX = 8  # Then the rest of the frame is not worth a look.
 _PUSHED_ON_MAX = 32  # More than that at once is a synchronisation: neighbours are asked instead.
@@ -68,7 +66,6 @@ class Replica:
             self._registers.merge(entry)
         self._sync = Sync(signer.node_id, self._registers, rng, now.at)
         self._rejected: dict[NodeId, int] = {}
-        self._ahead_ms: dict[NodeId, int] = {}
         self._pushed: dict[NodeId, TokenBucket] = {}
         self._written: dict[str, None] = {}  # Keys that this node wrote since it started.
         self._contested: dict[str, int] = {}  # Own key -> a foreign `seq` to be exceeded.
@@ -123,13 +120,6 @@ class Replica:
         storage was lost or is an old copy, or this node's key is in use on two machines.
         """
         return self._forgotten
-
-    @property
-    def skewed(self) -> Mapping[NodeId, int]:
-        """Authors whose newest entry was stamped over 60 s ahead of this node's clock: by how many
-        milliseconds. Only entries that came since this replica started count.
-        """
-        return MappingProxyType(self._ahead_ms)
 
     def get(self, key: str) -> tuple[Entry, ...]:
         """Return what each author holds under `key`, authors sorted, without tombstones.
@@ -260,7 +250,6 @@ class Replica:
                 continue
             if self._registers.merge(entry):
                 news[entry.author, entry.key] = entry
-                self._note_skew(entry, now)
         effects = self._spread(news.values(), now, origin=peer) + self._reissue(now)
         if faults:
             effects += self._reject(peer, faults)
@@ -333,13 +322,6 @@ class Replica:
             self._reissues += 1
             issued.append(entry)
         return self._spread(issued, now)
-
-    def _note_skew(self, entry: Entry, now: Moment) -> None:
-        ahead_ms = entry.stamp_ms - now.wall_ms
-        if ahead_ms > SKEW_MAX_MS:
-            self._ahead_ms[entry.author] = ahead_ms
-        else:
-            self._ahead_ms.pop(entry.author, None)
 
     def _reject(self, peer: NodeId, faults: list[str]) -> list[Effect]:
         self._rejected[peer] = self._rejected.get(peer, 0) + len(faults)

@@ -61,6 +61,18 @@ class LinkObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockObserved:
+    """What a neighbour's wall clock showed, in ms since 1970, when CLOCK_BOOTTIME here was 0.
+
+    Told when the neighbour connects and when its clock was set: by this it is known at any later
+    moment, however this node's own wall clock is set meanwhile.
+    """
+
+    peer: NodeId
+    epoch_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class FactsObserved:
     """This node's own facts, at start and whenever they change (an address came or went)."""
 
@@ -125,6 +137,7 @@ Event = (
     | Disconnected
     | Received
     | LinkObserved
+    | ClockObserved
     | FactsObserved
     | K3sObserved
     | SecretSealed
@@ -231,6 +244,7 @@ class ClusterOrder:
     lease_until: Instant | None = None
     stop: bool = False
     abandoned: tuple[str, ...] = ()
+    hold: str | None = None  # Why k3s is not to be started now; one that runs is left alone.
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             control_plane=self.control_plane,
         )
 
-    def candidate(self, node: NodeId, *, direct: bool) -> Candidate:
+    def candidate(self, node: NodeId, *, direct: bool, clock_is_wrong: bool = False) -> Candidate:
         """Return what ranking and voting need of these facts."""
         return Candidate(
             node=node,
@@ -72,6 +72,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             name=self.name,
             fuse=self.fuse,
             blocked=self.blocked,
+            clock_is_wrong=clock_is_wrong,
         )
 
 

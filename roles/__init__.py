@@ -1,7 +1,7 @@
 """Who does what: the electorate, genesis (one Paxos log), and the ranking. Pure."""
 
 from roles._election import NotYet, Ranking, Refusal, elect, rank
-from roles._electorate import Electorate, Halt, electorate
+from roles._electorate import Electorate, Halt, electorate, is_willing
 from roles._genesis import Genesis
 from roles._messages import VOTES_MAX
 from roles._records import Decision, read_record, verify_record
@@ -45,6 +45,7 @@ __all__ = [
     "SlotState",
     "elect",
     "electorate",
+    "is_willing",
     "rank",
     "read_record",
     "verify_record",

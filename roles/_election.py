@@ -60,8 +60,9 @@ def rank(
 ) -> Ranking:
     """Order those who may hold a seat.
 
-    Wish first (control plane before automatic), then memory, cores and node id; members of an
-    abandoned plan, `failed_before`, come last of all. Cluster-critical settings must be equal on
+    Wish first (control plane before automatic), then memory, cores and node id; those whose clock
+    is wrong come after all others, because their k3s waits, and members of an abandoned plan,
+    `failed_before`, last of all. Cluster-critical settings must be equal on
     all servers, so only the largest group of equal settings is eligible; of two equally large
     ones, that of the best-ranked candidate. Servers are told apart by their addresses, so of
     several with the same one none is eligible, and none at `vip`, the virtual one.
@@ -178,10 +179,11 @@ def _unfit(candidate: Candidate, control_plane: int, vip: str | None) -> str | N
 
 def _merit(
     candidate: Candidate, failed_before: Collection[NodeId]
-) -> tuple[bool, bool, int, int, NodeId]:
+) -> tuple[bool, bool, bool, int, int, NodeId]:
     """Sort key, best first."""
     return (
         candidate.node in failed_before,
+        candidate.clock_is_wrong,
         candidate.wish != "control-plane",
         -candidate.memory_mib,
         -candidate.cpus,
@@ -190,7 +192,8 @@ def _merit(
 
 
 def _place(candidate: Candidate, place: int, control_plane: int) -> str:
-    measure = f"{candidate.memory_mib} MiB, {candidate.cpus} cores"
+    clock = ", its clock is wrong" if candidate.clock_is_wrong else ""
+    measure = f"{candidate.memory_mib} MiB, {candidate.cpus} cores{clock}"
     if place == 1:
         return f"control plane, initialiser: ranked first ({measure})"
     if place <= control_plane:

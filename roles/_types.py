@@ -61,6 +61,7 @@ class Candidate:
     name: str = ""  # As operators call it; the node name if empty.
     fuse: bool = False  # A process of its own ends k3s there when the forming lease does.
     blocked: str | None = None  # Why this machine cannot be a server, as it found out itself.
+    clock_is_wrong: bool = False  # As the asking node sees it: k3s would not be started there.
 
     @property
     def shown(self) -> str:

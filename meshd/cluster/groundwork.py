@@ -48,8 +48,6 @@ from meshd.events import ClusterOrder
 from meshd.whole_file import make_folder, write_whole
 from roles import ClusterPlan
 
-# A clock before this was never set; k3s would make certificates that are not valid later.
-CLOCK_MS_MIN = 1_735_689_600_000  # 2025-01-01, before this program was written.
 _MANIFEST_ENDINGS = frozenset({".json", ".yaml", ".yml"})
 
 
@@ -79,7 +77,6 @@ class Surroundings:
     node_ip: str | None
     interfaces: tuple[Interface, ...]
     environment: Mapping[str, str]
-    wall_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,8 +204,8 @@ class Groundwork:
             return _failed(against)
         if order.seat != "initialiser" and not to_join(order, node_ip):
             return _waiting("no other server's address is known")
-        if surroundings.wall_ms < CLOCK_MS_MIN:
-            return _waiting("this machine's clock is years behind: k3s waits until it is set")
+        if order.hold is not None:
+            return _waiting(order.hold)
         if find_binary(self.paths, surroundings.environment) is None:
             return _waiting(
                 "k3s is not installed: put it at /usr/local/bin/k3s, or name it in MESHD_K3S_BIN"

@@ -185,7 +185,6 @@ class K3sCluster:
             node_ip=self._node_ip(),
             interfaces=await kubevip.interfaces(),
             environment=os.environ,
-            wall_ms=self._clock().wall_ms,
         )
         return await trio.to_thread.run_sync(self._groundwork.lay, order, tokens, surroundings)
 

@@ -16,6 +16,7 @@ from ledger import Instant, Moment, NodeId
 from meshd.errors import MeshdError
 from meshd.events import (
     Apply,
+    ClockObserved,
     Connected,
     Disconnected,
     Effect,
@@ -56,6 +57,7 @@ class Situation:
         self._k3s: K3sObserved | None = None
         self._connections: dict[NodeId, Connected] = {}
         self._links: dict[NodeId, LinkObserved] = {}
+        self._clocks: dict[NodeId, ClockObserved] = {}
         self._health: dict[str, tuple[Health, ...]] = {}
 
     def note(self, event: Event) -> None:
@@ -70,8 +72,11 @@ class Situation:
             case Disconnected(peer):
                 self._connections.pop(peer, None)
                 self._links.pop(peer, None)
+                self._clocks.pop(peer, None)
             case LinkObserved(peer):
                 self._links[peer] = event
+            case ClockObserved(peer):
+                self._clocks[peer] = event
             case _:
                 pass  # Frames and wake-ups happen once.
 
@@ -95,6 +100,7 @@ class Situation:
         events += [self._k3s] if self._k3s is not None else []
         events += [self._connections[peer] for peer in sorted(self._connections)]
         events += [self._links[peer] for peer in sorted(self._links)]
+        events += [self._clocks[peer] for peer in sorted(self._clocks)]
         return events
 
 

@@ -178,6 +178,7 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         private_key=identity.private_key,
         network=settings.network,
         listen=settings.listen,
+        read_moment=read_moment,
         discovery=settings.discovery,
         seeds=settings.seeds,
         remembered=dict(opened.store.load().peers),

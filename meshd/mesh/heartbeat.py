@@ -72,13 +72,13 @@ class LinkWatch:
         """Whether a heartbeat should be sent."""
         return now >= self._sent_at + self._interval
 
-    def next_heartbeat(self, now: float) -> Heartbeat:
-        """Return the heartbeat to send now."""
+    def next_heartbeat(self, now: float, *, wall_ms: int | None = None) -> Heartbeat:
+        """Return the heartbeat to send now, with this node's wall clock if it is to be told."""
         self._number = self._number % 65535 + 1
         self._sent_at = now
         self._sent.append((self._number, now))
         held = max(0, int((now - self._newest_at) * 1e6)) if self._newest else 0
-        return Heartbeat(number=self._number, echo=self._newest, held_us=held)
+        return Heartbeat(number=self._number, echo=self._newest, held_us=held, wall_ms=wall_ms)
 
     def heard(self, now: float) -> None:
         """Take any frame as a sign of life."""

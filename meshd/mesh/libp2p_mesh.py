@@ -14,7 +14,7 @@ from typing import Literal
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from ledger import NodeId
+from ledger import Moment, NodeId
 from meshd.config.multiaddress import TcpAddress, parse_tcp_address
 from meshd.config.schema import Network
 from meshd.events import Channel, Health
@@ -61,6 +61,7 @@ class LibP2PMesh:
         private_key: the node's identity; the peer id is its text form.
         network: the token's network; only nodes that hold the same secret are let in.
         listen: multiaddrs to listen on, such as `/ip4/0.0.0.0/tcp/7946`.
+        read_moment: the time; neighbours tell one another what their wall clocks show.
         discovery: which ways of finding peers are used; `dht` is left out until it exists.
         seeds: multiaddrs to dial, with or without `/p2p/<id>`.
         remembered: addresses of peers from earlier lives.
@@ -76,6 +77,7 @@ class LibP2PMesh:
         private_key: Ed25519PrivateKey,
         network: Network,
         listen: Sequence[str],
+        read_moment: Callable[[], Moment],
         discovery: Sequence[Literal["lan", "seeds", "dht"]] = ("lan", "seeds"),
         seeds: Sequence[str] = (),
         remembered: Mapping[NodeId, Sequence[str]] | None = None,
@@ -91,7 +93,7 @@ class LibP2PMesh:
         self._discovery = frozenset(discovery)
         self._log = log
         self._rng = random.Random()  # noqa: S311  (jitter and choice of neighbours, not secrets)
-        self._links = Links(self.node_id)
+        self._links = Links(self.node_id, read_moment)
         self._book = AddressBook(self.node_id, self._rng)
         self._whereabouts = Whereabouts(interface=interface, not_ours=not_ours)
         self._admission = Admission()

@@ -1,19 +1,27 @@
 """One proven connection to one peer: two streams, their queues, the heartbeat.
 
 Nothing here knows libp2p; a link runs over any two byte streams. Its events come in this order:
-`Connected`, then `Received` and `LinkObserved`, then `Disconnected` exactly once.
+`Connected`, then `Received`, `LinkObserved` and `ClockObserved`, then `Disconnected` exactly once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 
 import trio
 
-from ledger import NodeId
-from meshd.events import Channel, Connected, Disconnected, LinkObserved, Received
+from ledger import Moment, NodeId
+from meshd.events import (
+    Channel,
+    ClockObserved,
+    Connected,
+    Disconnected,
+    LinkObserved,
+    Received,
+)
 from meshd.mesh.heartbeat import LOST_AFTER_S, LinkWatch
+from meshd.mesh.wall_clocks import WallClocks
 from meshd.mesh.wire import (
     BadFrame,
     ByteStream,
@@ -76,6 +84,7 @@ class Link:
         peer: who is at the other end.
         dialled: whether this end dialled it.
         streams: one per channel.
+        read_moment: the time, for what wall clocks show.
         path: what kind of way it takes.
     """
 
@@ -85,6 +94,7 @@ class Link:
         peer: NodeId,
         dialled: bool,
         streams: Mapping[Channel, ByteStream],
+        read_moment: Callable[[], Moment],
         path: PathKind = "direct",
     ) -> None:
         self.peer = peer
@@ -92,6 +102,8 @@ class Link:
         self.path = path
         self.born = trio.current_time()
         self.watch = LinkWatch(self.born, leads=dialled)
+        self._wall_clocks = WallClocks()
+        self._read_moment = read_moment
         self.heard_farewell: Farewell | None = None
         self.fell_silent = False
         self.finished = trio.Event()  # `Disconnected` was sent, or never will be.
@@ -197,6 +209,9 @@ class Link:
             return
         if self.watch.take(heartbeat, now):
             self._send_heartbeat(now)
+        epoch_ms = self._wall_clocks.heard(heartbeat.wall_ms, self._read_moment())
+        if epoch_ms is not None:
+            await events.send(ClockObserved(self.peer, epoch_ms))
         await self._tell_news(now, events)
 
     def _take_farewell(self, body: bytes) -> None:
@@ -209,7 +224,8 @@ class Link:
 
     def _send_heartbeat(self, now: float) -> None:
         lane = self._lanes[Channel.LEDGER]
-        lane.queue.append_first(self.watch.next_heartbeat(now).encode())
+        wall_ms = self._wall_clocks.to_tell(self._read_moment())
+        lane.queue.append_first(self.watch.next_heartbeat(now, wall_ms=wall_ms).encode())
         lane.bell.set()
 
     async def _tell_news(self, now: float, events: EventSink) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
-from ledger import NodeId
+from ledger import Moment, NodeId
 from meshd.events import Channel, LinkObserved
 from meshd.mesh.choice import supersedes
 from meshd.mesh.heartbeat import LOST_AFTER_S
@@ -32,10 +32,12 @@ class Links:
 
     Args:
         own: this node.
+        read_moment: the time, for what wall clocks show.
     """
 
-    def __init__(self, own: NodeId) -> None:
+    def __init__(self, own: NodeId, read_moment: Callable[[], Moment]) -> None:
         self._own = own
+        self._read_moment = read_moment
         self._links: dict[NodeId, Link] = {}
         self._pending: dict[NodeId, list[tuple[float, Channel, bytes]]] = {}
         self._lost: dict[NodeId, float] = {}
@@ -115,7 +117,7 @@ class Links:
         close: Callable[[], Awaitable[None]],
     ) -> None:
         """Make a link of a proven connection and serve it to its end, unless an older one stays."""
-        link = Link(peer=peer, dialled=dialled, streams=streams)
+        link = Link(peer=peer, dialled=dialled, streams=streams, read_moment=self._read_moment)
         old = self._links.get(peer)
         if old is not None and not self._replaces(link, old):
             link.end("an older connection stays", Farewell.SURPLUS)

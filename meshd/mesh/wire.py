@@ -1,7 +1,7 @@
 """Frames on a stream: a kind and a length, then at most 256 KiB. No I/O and no libp2p here.
 
-A heartbeat is 12 bytes and fits into any packet; whatever else waits is written with it, so an idle
-link costs one packet each way and second.
+A heartbeat is 12 bytes, seldom 20, and fits into any packet; whatever else waits is written with
+it, so an idle link costs one packet each way and second.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from meshd.events import Channel
 FRAME_SIZE_MAX_BYTES = 256 * 1024
 _HEADER = struct.Struct(">I")  # Kind in the first byte, length in the other three.
 _HEARTBEAT = struct.Struct(">HHI")
+_WALL = struct.Struct(">Q")
 
 TOKEN_PROTOCOL = "/meshd/token/1"  # noqa: S105  (a protocol name, not a secret)
 CONTROL_PROTOCOL = "/meshd/control/1"
@@ -59,11 +60,13 @@ class Heartbeat:
     number: int  # Modulo 2^16, from 1; 0 is never sent.
     echo: int  # The number of the peer's newest heartbeat; 0 if none arrived yet.
     held_us: int  # How long ago that one arrived.
+    wall_ms: int | None = None  # The sender's wall clock, in those that tell it.
 
     def encode(self) -> bytes:
         """Return the frame."""
         body = _HEARTBEAT.pack(self.number, self.echo, min(self.held_us, 2**32 - 1))
-        return encode_frame(Kind.HEARTBEAT, body)
+        wall = b"" if self.wall_ms is None else _WALL.pack(max(0, self.wall_ms))
+        return encode_frame(Kind.HEARTBEAT, body + wall)
 
     @classmethod
     def decode(cls, body: bytes) -> Heartbeat:
@@ -75,7 +78,9 @@ class Heartbeat:
         if len(body) < _HEARTBEAT.size:
             raise BadFrame("heartbeat too short")
         number, echo, held_us = _HEARTBEAT.unpack_from(body)
-        return cls(number=number, echo=echo, held_us=held_us)
+        told = len(body) >= _HEARTBEAT.size + _WALL.size
+        wall_ms = _WALL.unpack_from(body, _HEARTBEAT.size)[0] if told else None
+        return cls(number=number, echo=echo, held_us=held_us, wall_ms=wall_ms)
 
 
 def encode_frame(kind: Kind, body: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """What this node knows of every node: its link to it, and the records that node published.
 
 Invariant: only what a node itself signed stands in `facts`, `k3s` and `neighbours`; only what this
-node saw itself stands in `connected`, `link`, `path` and `rtt_ms`.
+node saw itself stands in `connected`, `link`, `path`, `rtt_ms` and `clock_epoch_ms`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ class Known:
     link: LinkState | None = None  # None: never a neighbour of ours, or not heard of yet.
     path: PathKind | None = None
     rtt_ms: float | None = None
+    clock_epoch_ms: int | None = None  # Its wall clock when CLOCK_BOOTTIME here was 0.
+    clock_is_wrong: bool = False
     seat_name: str | None = None  # Its hostname as a decided plan has it.
-    _candidate: tuple[Facts, bool, Candidate] | None = None
+    _candidate: tuple[Facts, bool, bool, Candidate] | None = None
 
     @property
     def name(self) -> str:
@@ -40,12 +42,13 @@ class Known:
 
         The same object as before unless something changed: it is asked for at every turn.
         """
-        facts, direct = self.facts, self.path != "relay"
+        facts, direct, wrong = self.facts, self.path != "relay", self.clock_is_wrong
         if facts is None:
             return None
-        if self._candidate is None or self._candidate[:2] != (facts, direct):
-            self._candidate = (facts, direct, facts.candidate(self.node, direct=direct))
-        return self._candidate[2]
+        if self._candidate is None or self._candidate[:3] != (facts, direct, wrong):
+            candidate = facts.candidate(self.node, direct=direct, clock_is_wrong=wrong)
+            self._candidate = (facts, direct, wrong, candidate)
+        return self._candidate[3]
 
     @property
     def endpoint(self) -> str | None:

@@ -1,6 +1,6 @@
 """Health items that the core itself finds; the shell's own are added to them.
 
-Codes: MESH-3301 to MESH-3306.
+Codes: MESH-3302 to MESH-3306; those of clocks are in `meshd.node._clocks`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ def health_items(
     problems: tuple[Problem, ...],
     rejected: Mapping[NodeId, int],
     contradictions: Mapping[NodeId, str],
-    skewed: Mapping[NodeId, int],
     vip: str | None,
     servers: Collection[NodeId],
     excluded: Collection[Refusal] = (),
@@ -31,7 +30,6 @@ def health_items(
         problems: of genesis.
         rejected: how many frames or entries of each peer broke the protocol.
         contradictions: authors that signed two values with one `seq`, and of which key.
-        skewed: how many milliseconds the clocks of others are ahead of this node's.
         vip: this node's own setting.
         servers: who has a seat, once the cluster is formed.
         excluded: whose votes this node does not count, and why.
@@ -48,16 +46,6 @@ def health_items(
             fix="stop the machine that runs with a copied state directory, and delete the copy",
         )
         for author, key in sorted(contradictions.items())
-    ]
-    items += [
-        Health(
-            code="MESH-3301",
-            severity="warning",
-            message=f"the clock of {directory.name(author)} is {ahead_ms / 1000:.0f} s ahead of "
-            "this node's",
-            fix="set up time synchronisation on both; certificates depend on it, meshd does not",
-        )
-        for author, ahead_ms in sorted(skewed.items())
     ]
     items += [
         Health(

@@ -15,6 +15,7 @@ from ledger import Entry, Instant, Moment, NodeId, Replica, Signer
 from meshd.events import (
     Apply,
     Channel,
+    ClockObserved,
     ClusterOrder,
     Connected,
     Disconnected,
@@ -25,7 +26,6 @@ from meshd.events import (
     HealthObserved,
     K3sObserved,
     LinkObserved,
-    Note,
     Persist,
     Received,
     Reject,
@@ -36,6 +36,7 @@ from meshd.events import (
 from meshd.node._authority import authority_of
 from meshd.node._batch import durable_first
 from meshd.node._chronicle import genesis_notes, k3s_notes
+from meshd.node._clocks import RECHECK_S, Clocks, judge_clocks
 from meshd.node._health import health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
 from meshd.node._registers import OwnRegisters, k3s_record
@@ -111,6 +112,7 @@ class Node:
         self._people: tuple[tuple[Candidate, ...], frozenset[NodeId]] = (), frozenset()
         self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
         self._broken: Counter[NodeId] = Counter()  # Genesis frames at fault, by peer.
+        self._clocks = Clocks()
         self._seals = Seals()
         self._registers = OwnRegisters(self.me)
         self._out: list[Effect] = []
@@ -168,12 +170,12 @@ class Node:
             contradictions={
                 author: proof[0].key for author, proof in self.replica.equivocations.items()
             },
-            skewed=self.replica.skewed,
             vip=self.vip,
             servers=[seat.node for seat in plan.seats] if plan and self.standing.formed else (),
             excluded=() if self.standing.formed else self.genesis.state.excluded,
         )
-        return tuple(sorted((*self.shell_health, *found), key=lambda one: one.severity != "error"))
+        items = (*self.shell_health, *found, *self._clocks.health)
+        return tuple(sorted(items, key=lambda one: one.severity != "error"))
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Return every node whose facts are known, this one included, sorted by id."""
@@ -209,8 +211,10 @@ class Node:
         match event:
             case Received():
                 self._received(event, now)
-            case Connected() | Disconnected() | LinkObserved():
-                self._link_changed(event, now)
+            case Connected() | Disconnected() | LinkObserved() | ClockObserved():
+                self._unsettled = True
+                self._out += self._view.link_changed(event)
+                self._from_ledger(self._link_effects(event, now), now)
             case FactsObserved(facts):
                 assert facts.bounds == self.bounds
                 self.facts = facts
@@ -243,33 +247,24 @@ class Node:
             case _:
                 assert_never(event.channel)
 
-    def _link_changed(self, event: Connected | Disconnected | LinkObserved, now: Moment) -> None:
-        known = self.directory[event.peer]
-        self._view.people_changed = self._unsettled = True
+    def _link_effects(self, event: Event, now: Moment) -> list[ledger.Effect]:
         match event:
-            case Connected(peer, path):
-                if not known.connected:
-                    text = f"connected to {known.name} ({path})"
-                    self._out.append(Note(kind="peer_joined", text=text))
-                known.connected, known.path, known.link = True, path, "alive"
-                self._from_ledger(self.replica.connected(peer, now), now)
-            case Disconnected(peer, reason):
-                known.connected, known.path, known.rtt_ms = False, None, None
-                if known.link != "left":
-                    known.link = "failed"
+            case Connected(peer):
+                return self.replica.connected(peer, now)
+            case Disconnected(peer):
                 self.replica.disconnected(peer)
-                text = f"no connection to {known.name}: {reason}"
-                self._out.append(Note(kind="peer_lost", text=text))
-            case LinkObserved(_, state, rtt_ms):
-                known.link, known.rtt_ms = state, rtt_ms
+                return []
             case _:
-                assert_never(event)
+                return []
 
     def _settle(self, now: Moment) -> None:
         """Do what is due and what follows from the event; then say when the next thing is due."""
         due = self._deadline <= now.at
         if due:
             self._from_ledger(self.replica.tick(now), now)
+        if due or self._unsettled:
+            self._clocks = judge_clocks(self.directory, now)
+            self._view.clocks_judged(self._clocks.wrong)
         if self._view.people_changed:
             self._view.people_changed = False
             self._meet(now)
@@ -286,6 +281,7 @@ class Node:
             self.genesis.deadline,
             self._seals.deadline,
             self._registers.deadline,
+            *([Instant(now.at + RECHECK_S)] if self.me in self._clocks.wrong else []),
         )
 
     def _meet(self, now: Moment) -> None:
@@ -321,6 +317,7 @@ class Node:
             wish=self.facts.role_wish,
             standing=self.standing,
             sealed=self._sealed,
+            hold=self._clocks.hold,
         )
         if order != self.order:
             self.order = order

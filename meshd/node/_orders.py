@@ -7,7 +7,7 @@ after STARTED; an address to join is another server's own address.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ledger import NodeId
@@ -62,7 +62,12 @@ def seat_in(plan: ClusterPlan | None, node: NodeId, wish: RoleWish) -> SeatKind:
 
 
 def order_for(
-    directory: Directory, *, wish: RoleWish, standing: Standing, sealed: Mapping[str, bytes]
+    directory: Directory,
+    *,
+    wish: RoleWish,
+    standing: Standing,
+    sealed: Mapping[str, bytes],
+    hold: str | None = None,
 ) -> ClusterOrder:
     """Return the order for this node.
 
@@ -71,7 +76,15 @@ def order_for(
         wish: this node's own `p2p.role`.
         standing: what genesis decided.
         sealed: secrets sealed to this node, by name.
+        hold: why k3s must not be started now, whatever was decided.
     """
+    order = _order_for(directory, wish=wish, standing=standing, sealed=sealed)
+    return order if order.seat == "none" else replace(order, hold=hold)
+
+
+def _order_for(
+    directory: Directory, *, wish: RoleWish, standing: Standing, sealed: Mapping[str, bytes]
+) -> ClusterOrder:
     plan = standing.plan
     if plan is None or not standing.started:
         return NOTHING

@@ -7,11 +7,13 @@ of a later version.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
+from typing import assert_never
 
 import msgspec
 
 from ledger import Entry, NodeId
-from meshd.events import Learn
+from meshd.events import ClockObserved, Connected, Disconnected, Learn, LinkObserved, Note
 from meshd.node._directory import Directory
 from meshd.node._soundness import Unsound, sound_facts, sound_k3s
 from meshd.schema import Facts, K3sRecord, LinkRecord
@@ -31,6 +33,40 @@ class View:
         self.malformed: Counter[NodeId] = Counter()
         self.people_changed = True  # Whether candidates, or who is present, may have changed.
         self._sealed: dict[str, dict[NodeId, bytes]] = {}  # To this node: secret, by author.
+
+    def link_changed(
+        self, event: Connected | Disconnected | LinkObserved | ClockObserved
+    ) -> list[Note]:
+        """Take in what happened to the link with a neighbour."""
+        known = self.directory[event.peer]
+        self.people_changed = True
+        notes = []
+        match event:
+            case Connected(_, path):
+                if not known.connected:
+                    text = f"connected to {known.name} ({path})"
+                    notes.append(Note(kind="peer_joined", text=text))
+                known.connected, known.path, known.link = True, path, "alive"
+            case Disconnected(_, reason):
+                known.connected, known.path, known.rtt_ms = False, None, None
+                if known.link != "left":
+                    known.link = "failed"
+                text = f"no connection to {known.name}: {reason}"
+                notes.append(Note(kind="peer_lost", text=text))
+            case LinkObserved(_, state, rtt_ms):
+                known.link, known.rtt_ms = state, rtt_ms
+            case ClockObserved(_, epoch_ms):
+                known.clock_epoch_ms = epoch_ms
+            case _:
+                assert_never(event)
+        return notes
+
+    def clocks_judged(self, wrong: Collection[NodeId]) -> None:
+        """Take in whose clocks are wrong."""
+        for known in self.directory:
+            if known.clock_is_wrong != (known.node in wrong):
+                known.clock_is_wrong = known.node in wrong
+                self.people_changed = True
 
     def take(self, entry: Entry) -> list[Learn]:
         """Take in a register that is new to this node, and lawful."""

@@ -7,7 +7,7 @@ plain MessagePack, so that a fault in the code under test cannot hide itself.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +17,9 @@ from meshd.events import ClusterOrder, Persist, Seal
 from roles import Bounds
 from simulations.model.disk import Disk
 from simulations.model.k3s import Etcd
+
+_NEVER_SET_MS = 1_735_689_600_000  # 2025.
+_HOUR_MS = 3_600_000
 
 
 class Violation(AssertionError):
@@ -116,6 +119,21 @@ class Checkers:
             raise Violation(f"{name} is to join itself or the VIP: {order.join}")
         if order.seat in ("server", "worker") and not order.join:
             raise Violation(f"{name} is to join, and not told whom")
+
+    def launched(self, node: NodeId, wall_ms: int, others: Sequence[int]) -> None:
+        """Check that k3s is not started with a clock that two of its node's neighbours refute.
+
+        Args:
+            wall_ms: of this machine.
+            others: of the voters that it is connected to, if they were not set just now.
+        """
+        name = self._names[node]
+        if wall_ms < _NEVER_SET_MS:
+            raise Violation(f"k3s starts on {name}, whose clock was never set")
+        set_once = [ms for ms in others if ms >= _NEVER_SET_MS]
+        agree = len(set_once) >= 2 and max(set_once) - min(set_once) <= _HOUR_MS
+        if agree and min(abs(wall_ms - ms) for ms in set_once) > _HOUR_MS:
+            raise Violation(f"k3s starts on {name}, whose clock {len(set_once)} voters refute")
 
     def sealed(self, node: NodeId, seal: Seal) -> None:
         """Check who is given a secret."""

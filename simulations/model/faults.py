@@ -57,7 +57,7 @@ class Faults:
         world.network.open_all()
         world.network.calm()
         for machine in world.machines:
-            machine.wall_offset_ms = 0
+            world.set_clock(machine, 0)
             if machine.peer is None and machine.spec.boots_at_s <= world.timeline.now:
                 world.timeline.after(self._rng.uniform(0.0, 5.0), partial(world.boot, machine))
         world.links_changed()
@@ -120,4 +120,4 @@ class Faults:
 
     def _clock_jump(self) -> None:
         machine = self._rng.choice(self._world.machines)
-        machine.wall_offset_ms = self._rng.randint(-TEN_YEARS_MS, TEN_YEARS_MS)
+        self._world.set_clock(machine, self._rng.randint(-TEN_YEARS_MS, TEN_YEARS_MS))

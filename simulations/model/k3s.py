@@ -48,6 +48,7 @@ class Site:
     connects: Callable[[int, int], bool]
     on_start: Callable[[int, Etcd], None]  # A cluster-init took effect on this machine.
     on_observed: Callable[[int, K3sObserved], None]
+    on_launch: Callable[[int], None]  # The daemon has k3s started on this machine.
     slow: float = 1.0  # Factor on every duration.
     services: list[K3s] = field(default_factory=list)
 
@@ -79,8 +80,14 @@ class K3s:
         if order.seat == "none" and self.running:
             return
         self.order = order
-        if order.seat != "none" and not self.running:
+        if order.seat == "none" or self.running:
+            return
+        if order.hold is None:
+            self._site.on_launch(self.host.machine)
             self._launch()
+        else:
+            self._launches += 1  # A start that was to come is put off.
+            self._report()
 
     def kill(self, *, power_cut: bool) -> None:
         """Let the process die. The service comes back by itself, unless the power is gone."""
@@ -184,7 +191,7 @@ class K3s:
         if self.order is None or self.order.seat == "none":
             return "absent"
         if not self.running:
-            return "failed"
+            return "failed" if self.order.hold is None else "waiting"
         return "ready" if self.ready else "starting"
 
     def _report(self) -> None:

@@ -17,6 +17,7 @@ from ledger import Instant, Moment, NodeId
 from meshd.events import (
     Apply,
     Channel,
+    ClockObserved,
     ClusterOrder,
     Connected,
     Disconnected,
@@ -67,9 +68,11 @@ class Kairos:
                 self._peers.discard(peer)
             case Received(_, _, frame):
                 self._merge(json.loads(frame))
-            case LinkObserved() | FactsObserved() | K3sObserved() | SecretSealed():
+            case (
+                LinkObserved() | ClockObserved() | FactsObserved() | K3sObserved() | SecretSealed()
+            ):
                 pass
-            case HealthObserved() | Wakeup():
+            case ClockObserved() | HealthObserved() | Wakeup():
                 pass
             case _:
                 assert_never(event)

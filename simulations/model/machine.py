@@ -72,6 +72,7 @@ class Machine:
     life: int = 0  # Counts starts of the daemon; events for an earlier life are void.
     powered_at: float = 0.0  # CLOCK_BOOTTIME counts from here.
     wall_offset_ms: int = 0
+    clock_set_at: float = float("-inf")
     wake_at: float = float("inf")
     sees: dict[int, int] = field(default_factory=dict)  # Machine -> life that is connected.
 

@@ -68,6 +68,14 @@ def _nobody_to_join(effects: Sequence[Effect]) -> Sequence[Effect]:
     ]
 
 
+def _any_clock(effects: Sequence[Effect]) -> Sequence[Effect]:
+    """k3s starts whatever the clocks say."""
+    return [
+        Apply(replace(effect.order, hold=None)) if isinstance(effect, Apply) else effect
+        for effect in effects
+    ]
+
+
 def _forgetful(boot: Boot) -> Node:
     return start_node(replace(boot, votes=()))
 
@@ -83,5 +91,6 @@ MUTANTS = {
         Strategy(name="secrets-for-everyone", start=partial(start_node, kind=_Talkative)),
         Strategy(name="formed-before-done", start=start_node, arrange=_formed_at_once),
         Strategy(name="nobody-to-join", start=start_node, arrange=_nobody_to_join),
+        Strategy(name="any-clock", start=start_node, arrange=_any_clock),
     )
 }

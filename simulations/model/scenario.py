@@ -29,6 +29,11 @@ class MachineSpec:
     boots_at_s: float
     wall_offset_ms: int
 
+    @property
+    def votes(self) -> bool:
+        """Whether its token and its role let it vote."""
+        return self.may_vote and self.wish in ("auto", "control-plane")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
@@ -81,13 +86,14 @@ def scenario_of(seed: int) -> Scenario:
     workers = rng.choice((0, 0, 0, 1, 1, 2)) if voters < MACHINES_MAX - 1 else 0
     faults_until_s = rng.uniform(15, 70)
     boot_spread_s = rng.choice((0.0, 3.0, 10.0, faults_until_s))
+    clocks_off = rng.choice((0.0, 0.0, 0.0, 0.5))  # Share of machines; k3s waits on most of them.
     machines = tuple(
         MachineSpec(
             index=index,
             wish=_wish(rng, votes=index < voters, spare=voters > bounds.control_plane),
             may_vote=index < voters,
             boots_at_s=rng.uniform(0.0, boot_spread_s) if boot_spread_s else 0.0,
-            wall_offset_ms=round(rng.uniform(-3.2e11, 3.2e11)) if rng.random() < 0.3 else 0,
+            wall_offset_ms=round(rng.uniform(-3.2e11, 3.2e11)) if rng.random() < clocks_off else 0,
         )
         for index in range(voters + workers)
     )

@@ -16,6 +16,7 @@ from ledger import NodeId
 from meshd.events import (
     Apply,
     Channel,
+    ClockObserved,
     ClusterOrder,
     Connected,
     Disconnected,
@@ -82,6 +83,7 @@ class World:
             connects=self.network.connects,
             on_start=self._cluster_started,
             on_observed=self._k3s_observed,
+            on_launch=self._k3s_launched,
             slow=scenario.k3s_slowness,
         )
         self.machines = [self._unpack(spec) for spec in scenario.machines]
@@ -190,6 +192,21 @@ class World:
             machine.sees[index] = life
             self._handle(machine, Connected(other.node, "direct"))
             self._handle(machine, LinkObserved(other.node, "alive", self.rng.uniform(0.2, 3.0)))
+            self._tell_clock(machine, other)
+
+    def set_clock(self, machine: Machine, offset_ms: int) -> None:
+        """Set a machine's wall clock; its neighbours hear of it in the next heartbeat."""
+        machine.wall_offset_ms, machine.clock_set_at = offset_ms, self.timeline.now
+        for other in self.machines:
+            if machine.spec.index in other.sees:
+                tell = partial(self._tell_clock, other, machine)
+                self._later(other, self.rng.uniform(0.01, 1.5), tell)
+
+    def _tell_clock(self, machine: Machine, other: Machine) -> None:
+        if other.spec.index in machine.sees:
+            now = self.timeline.now
+            epoch_ms = other.moment(now).wall_ms - round(machine.moment(now).at * 1000)
+            self._handle(machine, ClockObserved(other.node, epoch_ms))
 
     # Events and effects.
 
@@ -290,6 +307,8 @@ class World:
 
     def _apply(self, machine: Machine, order: ClusterOrder) -> None:
         self.say(machine, f"order: {order.seat}, formed {order.formed}, join {order.join}")
+        if order.hold is not None and not machine.k3s.running:
+            self.checkers.reached["k3s waits for the clock"] += 1
         if self._strategy.decides:
             self.checkers.ordered(machine.node, order)
         machine.k3s.apply(order)
@@ -310,6 +329,18 @@ class World:
         self.checkers.started(machine.node, etcd)
         if self._strategy.decides:
             self.checkers.started_as_decided(machine.node, etcd)
+
+    def _k3s_launched(self, index: int) -> None:
+        machine, now = self.machines[index], self.timeline.now
+        others = [
+            other.moment(now).wall_ms
+            for other in self.machines
+            if other.spec.index in machine.sees
+            and other.spec.votes
+            and other.clock_set_at < now - 5
+        ]
+        if self._strategy.decides:
+            self.checkers.launched(machine.node, machine.moment(now).wall_ms, others)
 
     def _k3s_observed(self, index: int, observed: K3sObserved) -> None:
         machine = self.machines[index]

@@ -131,7 +131,6 @@ def surroundings(node: NodeId) -> Surroundings:
         node_ip=ADDRESSES[node],
         interfaces=(interface,),
         environment={"PATH": "/usr/bin"},
-        wall_ms=1_800_000_000_000,
     )
 
 

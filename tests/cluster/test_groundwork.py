@@ -239,8 +239,8 @@ def test_waiting_says_for_what(tmp_path: Path) -> None:
     no_k3s = replace(ground, paths=replace(ground.paths, binary=None))
     nowhere = replace(surroundings(N1), environment={"MESHD_K3S_BIN": "/nonexistent/k3s"})
     expect_obstacle(lay_with(no_k3s, N1, nowhere), "waiting", "k3s is not installed")
-    in_1970 = replace(surroundings(N1), wall_ms=86_400_000)
-    expect_obstacle(lay_with(ground, N1, in_1970), "waiting", "clock")
+    held = lay(tmp_path, N1, replace(initialiser(), hold="this machine's clock is wrong"))
+    expect_obstacle(held, "waiting", "this machine's clock is wrong")
     assert tree(tmp_path) == {}
 
 

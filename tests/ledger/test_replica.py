@@ -333,15 +333,6 @@ def test_a_liar_is_proven_and_all_agree_on_one_of_the_values() -> None:
     assert world.rejects == []
 
 
-def test_a_clock_that_runs_ahead_is_shown_until_it_is_right() -> None:
-    world, replica, peer = lone_world()
-    ahead = entry_of(2, stamp_s=100 + 61)
-    replica.receive(peer, push(ahead, entry_of(3, stamp_s=100 + 60)), world.now)
-    assert replica.skewed == {ahead.author: 61_000}
-    replica.receive(peer, push(entry_of(2, seq=2, stamp_s=100)), world.now)
-    assert replica.skewed == {}
-
-
 def test_an_author_with_too_many_keys_cannot_write() -> None:
     world = World(1)
     for index in range(AUTHOR_KEYS_MAX):

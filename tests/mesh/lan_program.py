@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import trio
 
+from meshd.clock import read_moment
 from meshd.events import Connected, Disconnected, Event, LinkObserved
 from meshd.mesh import LibP2PMesh
 from tests.mesh.stations import SECRET, network_of, private_key
@@ -52,6 +53,7 @@ async def main(*words: str) -> None:
     mesh = LibP2PMesh(
         private_key=private_key(name),
         network=network_of(SECRET),
+        read_moment=read_moment,
         listen=LISTEN,
         discovery=("seeds",) if seeds else ("lan",),
         seeds=seeds,

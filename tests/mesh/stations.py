@@ -11,6 +11,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import NodeId, node_id_of
+from meshd.clock import read_moment
 from meshd.config.multiaddress import parse_tcp_address
 from meshd.config.schema import Network
 from meshd.events import Connected, Disconnected, Event
@@ -137,6 +138,7 @@ class RealWorld:
         mesh = LibP2PMesh(
             private_key=private_key(name),
             network=network_of(secret),
+            read_moment=read_moment,
             listen=listen,
             discovery=("seeds",),
             seeds=seeds,
@@ -147,7 +149,12 @@ class RealWorld:
 
     async def start_alone(self, name: str, *, listen: Sequence[str]) -> None:
         """Run a mesh in the caller's own task, for errors that it raises at once."""
-        mesh = LibP2PMesh(private_key=private_key(name), network=network_of(SECRET), listen=listen)
+        mesh = LibP2PMesh(
+            private_key=private_key(name),
+            network=network_of(SECRET),
+            listen=listen,
+            read_moment=read_moment,
+        )
         await mesh.run(Ear().sink)
 
     def introduce(self, one: Station, other: Station) -> None:

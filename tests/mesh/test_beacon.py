@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import node_id_of
+from meshd.clock import read_moment
 from meshd.events import Connected
 from meshd.mesh import LibP2PMesh
 from meshd.mesh.beacon import DATAGRAM_MAX_BYTES, MAGIC, Beacon, places_in, seal, unseal
@@ -73,6 +74,7 @@ async def start(nursery: trio.Nursery, name: str, secret: bytes, port: int) -> S
     mesh = LibP2PMesh(
         private_key=private_key(name),
         network=network_of(secret),
+        read_moment=read_moment,
         listen=LOOPBACK,
         discovery=("lan",),
         beacon_port=port,

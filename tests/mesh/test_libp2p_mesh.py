@@ -17,6 +17,7 @@ from libp2p.network.stream.exceptions import StreamEOF, StreamReset
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 
 from ledger import NodeId
+from meshd.clock import read_moment
 from meshd.config.multiaddress import parse_tcp_address
 from meshd.errors import MeshdError
 from meshd.events import Channel, Connected, Disconnected, LinkObserved, Received
@@ -242,7 +243,7 @@ async def test_twelve_nodes_that_know_one_another_make_one_graph_of_few_links(
 async def test_a_peer_that_cannot_be_dialled_is_failed_when_it_stays_away(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    links, ear = Links(NodeId("own")), Ear()
+    links, ear = Links(NodeId("own"), read_moment), Ear()
     links._lost[NodeId("gone")] = trio.current_time()
     await links.await_return(NodeId("gone"), ear.sink)
     assert ear.drain() == [LinkObserved(NodeId("gone"), "failed", None)]

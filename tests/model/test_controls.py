@@ -48,6 +48,7 @@ def test_a_quorum_of_half_the_voters_decides_twice() -> None:
         ("formed-before-done", "before DONE"),
         ("secrets-for-everyone", "seals"),
         ("nobody-to-join", "not told whom"),
+        ("any-clock", "clock"),
     ],
 )
 def test_an_order_or_a_secret_that_comes_too_early_is_caught(name: str, word: str) -> None:

@@ -29,6 +29,7 @@ REACHED_MIN = {
     "machine killed, learner before DONE": 5,
     "machine killed, server before DONE": 20,
     "site power cut": 200,
+    "k3s waits for the clock": 200,
 }
 
 

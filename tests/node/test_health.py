@@ -20,7 +20,6 @@ def findings(*, servers: int, lost: int) -> list[tuple[str, str, str]]:
         problems=(),
         rejected={},
         contradictions={},
-        skewed={},
         vip=None,
         servers=SERVERS[:servers],
     )
