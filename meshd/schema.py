@@ -13,6 +13,9 @@ from ledger import NodeId
 from roles import Bounds, Candidate, RoleWish
 
 K3sState = Literal["absent", "waiting", "starting", "ready", "failed"]
+CLOCK_MIN_MS = 1_735_689_600_000
+"""2025-01-01, before this program was written: a wall clock before it was never set."""
+
 PathKind = Literal["self", "direct", "relay"]
 LinkState = Literal["alive", "suspect", "failed", "left"]
 

@@ -1,8 +1,7 @@
 """k3s and kube-vip on this node: what they are told, how they are run, what they say themselves."""
 
-from meshd.cluster.groundwork import CLOCK_MS_MIN
 from meshd.cluster.keeper import K3sCluster
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.secrets import CandidateSecrets, prepare_secrets
 
-__all__ = ["CLOCK_MS_MIN", "CandidateSecrets", "K3sCluster", "K3sPaths", "prepare_secrets"]
+__all__ = ["CandidateSecrets", "K3sCluster", "K3sPaths", "prepare_secrets"]

@@ -5,10 +5,10 @@ Each finding is made anew at every look, so it goes by itself once its cause is 
 
 from __future__ import annotations
 
-from meshd.cluster import CLOCK_MS_MIN
 from meshd.config import Network, day_of, judge_expiry
 from meshd.errors import ConfigError
 from meshd.events import Health
+from meshd.schema import CLOCK_MIN_MS
 
 
 def refuse_expired_token(network: Network, *, wall_ms: int) -> None:
@@ -19,7 +19,7 @@ def refuse_expired_token(network: Network, *, wall_ms: int) -> None:
     Raises:
         ConfigError: the token's last day is over, by a clock that was set.
     """
-    if judge_expiry(network.expires, wall_ms=wall_ms, wall_ms_min=CLOCK_MS_MIN) != "expired":
+    if judge_expiry(network.expires, wall_ms=wall_ms, wall_ms_min=CLOCK_MIN_MS) != "expired":
         return
     raise ConfigError(
         "MESH-1070",
@@ -33,7 +33,7 @@ def refuse_expired_token(network: Network, *, wall_ms: int) -> None:
 
 def unjudged_token(network: Network, *, wall_ms: int) -> tuple[Health, ...]:
     """Say that a new machine joined with a token whose last day its clock cannot judge."""
-    if judge_expiry(network.expires, wall_ms=wall_ms, wall_ms_min=CLOCK_MS_MIN) != "unknown":
+    if judge_expiry(network.expires, wall_ms=wall_ms, wall_ms_min=CLOCK_MIN_MS) != "unknown":
         return ()
     return (
         Health(

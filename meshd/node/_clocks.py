@@ -14,10 +14,8 @@ from statistics import median
 from ledger import Moment, NodeId
 from meshd.events import Health
 from meshd.node._directory import Directory
+from meshd.schema import CLOCK_MIN_MS
 from roles import is_willing
-
-CLOCK_MIN_MS = 1_735_689_600_000
-"""2025-01-01, before this program was written: a clock before it was never set."""
 
 APART_MAX_MS = 3_600_000
 """An hour. k3s' own certificates begin at its start, so a joiner's clock may not lie before it."""
