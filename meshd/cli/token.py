@@ -107,7 +107,7 @@ def inspect(file: str | None, output: str) -> None:
     """Say what a token means, never its secret. Without FILE: MESHD_TOKEN_FILE, else stdin."""
     from meshd.config import parse_token
 
-    content = _described(parse_token(_token_text(file or os.environ.get("MESHD_TOKEN_FILE", "-"))))
+    content = _described(parse_token(given_token(file or os.environ.get("MESHD_TOKEN_FILE", "-"))))
     if output != "table":
         print_object({"api_version": "meshd/v1", "kind": "Token", **content}, output)
         return
@@ -147,7 +147,7 @@ def _until(last_day: date | None) -> str:
     return f" After {last_day} (UTC) no new machine starts to join with it."
 
 
-def _token_text(file: str) -> str:
+def given_token(file: str) -> str:
     """Return the text of a token file, of stdin, or of a cloud-config's p2p.network_token.
 
     Raises:

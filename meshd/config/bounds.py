@@ -10,10 +10,9 @@ from dataclasses import replace
 
 from meshd.config import keys
 from meshd.config.check import Checked
-from meshd.config.keys import Key
-from meshd.config.schema import Finding
+from meshd.config.key import Key
+from meshd.config.schema import Finding, Misconfigured
 from meshd.config.token import NODES_MAX, Token
-from meshd.errors import ConfigError
 from roles import VOTES_MAX, Bounds
 
 
@@ -21,7 +20,7 @@ def decide_bounds(token: Token, checked: Checked) -> tuple[Bounds, tuple[Finding
     """Return the network's bounds, and what the operator should know about them.
 
     Raises:
-        ConfigError: token and file contradict each other, the file leaves a control plane of 1
+        Misconfigured: token and file contradict each other, the file leaves a control plane of 1
             without a number of machines, or more must agree than a record has room for.
     """
     if token.bounds is None:
@@ -156,7 +155,5 @@ def _check_fits(bounds: Bounds, checked: Checked) -> None:
     )
 
 
-def _error(code: str, key: Key[object], checked: Checked, what: str, fix: str) -> ConfigError:
-    origin = checked.origin(key)
-    where = "" if origin is None else f"{origin}:{origin.column}: "
-    return ConfigError(code, f"{where}{what}", fix=fix)
+def _error(code: str, key: Key[object], checked: Checked, what: str, fix: str) -> Misconfigured:
+    return Misconfigured(Finding(code=code, origin=checked.origin(key), message=what, fix=fix))

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
-from meshd.config.keys import ALL, SECTIONS, SHAPE_KEYS, Key
+from meshd.config.key import Key
+from meshd.config.keys import ALL, SECTIONS, SHAPE_KEYS
+from meshd.config.kubevip_keys import ALIASES
 from meshd.config.schema import Finding, Origin
 from meshd.config.tree import Scalar, Sequence, Table, Tree
 from meshd.config.values import Unfit, did_you_mean
@@ -17,8 +19,23 @@ _TABLES = frozenset(
     path.rsplit(".", depth)[0] for path in ALL for depth in range(1, path.count(".") + 1)
 )
 _KUBEVIP_BY_LOWER_CASE = {path.lower(): path for path in ALL if path.startswith("kubevip.")}
-# Unknown keys outside these sections are Kairos' own or somebody else's.
-_NEAR_SECTIONS = {"kube-vip": "kubevip", "kube_vip": "kubevip", "k3s_agent": "k3s-agent"}
+# Unknown keys outside of these sections are Kairos' own or somebody else's.
+_NEAR_SECTIONS = {
+    **dict.fromkeys(("kube-vip", "kubevip"), "kubevip"),
+    **dict.fromkeys(("k3s-agent", "k3sagent"), "k3s-agent"),
+    "p2p": "p2p",
+    "k3s": "k3s",
+}
+_OTHER_DISTRIBUTIONS = {"k0s": "k3s", "k0s-worker": "k3s-agent"}
+# Names that at the top of a file can only be meant for a section: its line was forgotten, or what
+# is below it is not indented.
+_STRAY = {
+    **{name: f"p2p.{name}" for name in ("network_token", "auto", "minimum_nodes", "disable_dht")},
+    **{name: f"p2p.auto.{name}" for name in ("ha",)},
+    **{name: f"p2p.auto.ha.{name}" for name in ("master_nodes", "external_db")},
+    **{name: f"p2p.meshd.{name}" for name in ("nodes_max",)},
+    "eip": "kubevip.eip",
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,6 +46,7 @@ class Checked:
     origins: dict[str, Origin] = field(default_factory=dict)
     errors: list[Finding] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)  # Paths of keys whose value does not do.
 
     def get(self, key: Key[T]) -> T | None:
         """Return the value of `key`, or None where no file sets it."""
@@ -45,25 +63,45 @@ def check(content: Table) -> Checked:
     for name, tree in content.entries.items():
         if name in SECTIONS:
             _check_table(name, tree, checked)
-        elif name in _NEAR_SECTIONS:
-            checked.findings.append(
-                Finding(
-                    code="MESH-1023",
-                    origin=content.origins[name],
-                    message=f"{name} is not read; did you mean {_NEAR_SECTIONS[name]!r}?",
-                    fix=f"rename it to {_NEAR_SECTIONS[name]}",
-                )
-            )
-        elif name == "config_url":
-            checked.findings.append(
-                Finding(
-                    code="MESH-1034",
-                    origin=content.origins[name],
-                    message="config_url is not supported: what it names is not read",
-                    fix="put the content into a file of its own",
-                )
-            )
+        else:
+            _check_other(name, content.origins[name], checked)
     return checked
+
+
+def _check_other(name: str, origin: Origin, checked: Checked) -> None:
+    """Look at a key at the top that is none of meshd's sections; most are for other readers."""
+    near = _NEAR_SECTIONS.get(name.lower().replace("_", "-"))
+    if near is not None:
+        message, fix = f"{name} is not read; did you mean {near!r}?", f"rename it to {near}"
+        checked.findings.append(Finding(code="MESH-1023", origin=origin, message=message, fix=fix))
+    elif name in _STRAY:
+        checked.errors.append(
+            Finding(
+                code="MESH-1024",
+                origin=origin,
+                message=f"{name} is not read at the top of the file",
+                fix=f"move it to {_STRAY[name]}: put it below its section, indented",
+            )
+        )
+    elif name in _OTHER_DISTRIBUTIONS:
+        checked.findings.append(
+            Finding(
+                code="MESH-1043",
+                origin=origin,
+                message=f"{name} is not read: meshd runs k3s",
+                fix=f"put what k3s is to know below {_OTHER_DISTRIBUTIONS[name]}, or leave it for "
+                "other readers of the file",
+            )
+        )
+    elif name == "config_url":
+        checked.findings.append(
+            Finding(
+                code="MESH-1034",
+                origin=origin,
+                message="config_url is not supported: what it names is not read",
+                fix="put the content into a file of its own",
+            )
+        )
 
 
 def _check_table(path: str, tree: Tree, checked: Checked) -> None:
@@ -74,10 +112,12 @@ def _check_table(path: str, tree: Tree, checked: Checked) -> None:
             Finding(
                 code="MESH-1022",
                 origin=tree.origin,
-                message=f"{path} is no mapping",
-                fix=f"write the keys of {path} below it, indented",
+                message=f"{path} is {'a list' if isinstance(tree, Sequence) else 'one value'}, "
+                "not a mapping",
+                fix=f"write the keys of {path} below it, indented, each with its value after `: `",
             )
         )
+        checked.refused.add(path)
         return
     for name, below in tree.entries.items():
         spelled = f"{path}.{name}"
@@ -86,12 +126,25 @@ def _check_table(path: str, tree: Tree, checked: Checked) -> None:
             _check_value(ALL[known], below, checked)
         elif known in _TABLES:
             _check_table(known, below, checked)
+        elif spelled.lower() in ALIASES and isinstance(below, Table):
+            _check_table(path, below, checked)
         else:
             _report_unknown(spelled, below, tree.origins[name], checked)
 
 
 def _check_value(key: Key[object], tree: Tree, checked: Checked) -> None:
-    if isinstance(tree, Scalar) and tree.value is None:
+    if _says_nothing(key, tree):
+        return
+    if key.path in checked.origins:
+        checked.errors.append(
+            Finding(
+                code="MESH-1042",
+                origin=tree.origin,
+                message=f"{key.path} is given twice, in two spellings; first at "
+                f"{checked.origins[key.path]}",
+                fix="remove one",
+            )
+        )
         return
     for scalar in _scalars(tree):
         if "{{" in scalar.text:
@@ -115,9 +168,10 @@ def _check_value(key: Key[object], tree: Tree, checked: Checked) -> None:
                 fix=unfit.fix,
             )
         )
+        checked.refused.add(key.path)
         return
     checked.origins[key.path] = tree.origin
-    if key.idle is not None and checked.values[key.path] not in (False, ()):
+    if key.idle is not None and checked.values[key.path] not in (key.settled, ()):
         checked.findings.append(
             Finding(
                 code="MESH-1028",
@@ -126,6 +180,13 @@ def _check_value(key: Key[object], tree: Tree, checked: Checked) -> None:
                 fix="remove it, or leave it for other readers of the file",
             )
         )
+
+
+def _says_nothing(key: Key[object], tree: Tree) -> bool:
+    """Whether a value is empty, as in Kairos' examples: `manifest_url: ""`."""
+    if not isinstance(tree, Scalar):
+        return False
+    return tree.value is None or (key.read.blank and tree.text == "")
 
 
 def _report_unknown(path: str, tree: Tree, origin: Origin, checked: Checked) -> None:

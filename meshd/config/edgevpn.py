@@ -57,11 +57,12 @@ def read_edgevpn_token(text: str) -> Network:
 def _content(text: str) -> Table:
     try:
         decoded = base64.b64decode("".join(text.split()), validate=True).decode()
-        tree, _ = parse_yaml(decoded, Path("token"))
     except ValueError:  # Not base64, or not of text.
         raise _no_token("it does not begin with meshd1, and it is not base64") from None
-    except ConfigError:
-        raise _no_token("it is base64, but not of a YAML text") from None
+    document = parse_yaml(decoded, Path("token"))
+    if document.errors:
+        raise _no_token("it is base64, but not of a YAML text")
+    tree = document.tree
     if not isinstance(tree, Table):
         raise _no_token("it is base64, but not of a YAML mapping")
     return tree

@@ -6,15 +6,12 @@ internal/provider/config/config.go); meshd's own stand below `p2p.meshd`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
-from meshd.config import values
-from meshd.config.tree import Tree
+from meshd.config import kubevip_keys, values
+from meshd.config.key import Key
 from roles import RoleWish
-
-T_co = TypeVar("T_co", covariant=True)
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 Discovery = Literal["lan", "seeds", "dht"]
@@ -23,19 +20,6 @@ SECTIONS = ("p2p", "kubevip", "k3s", "k3s-agent")
 
 SHAPE_KEYS = frozenset({"external_db", "eip", "master_nodes", "minimum_nodes", "nodes_max"})
 """Last names of keys that shape the cluster: in a wrong place they stop the daemon."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key(Generic[T_co]):
-    """A key: where it stands, how its value is read, and whether it must not be shown.
-
-    `idle` says why a key that is accepted has no effect.
-    """
-
-    path: str
-    read: Callable[[Tree], T_co]
-    secret: bool = False
-    idle: str | None = None
 
 
 _LOG_LEVELS: dict[str, LogLevel] = {
@@ -58,74 +42,150 @@ _ROLES: dict[str, RoleWish] = {
 _DISCOVERY: dict[str, Discovery] = {"lan": "lan", "seeds": "seeds", "dht": "dht"}
 _LATER = "this version does not act on it yet"
 
-NETWORK_TOKEN = Key(path="p2p.network_token", read=values.text, secret=True)
-NETWORK_ID = Key(path="p2p.network_id", read=values.text)
-ROLE = Key(path="p2p.role", read=values.choice(_ROLES))
-MINIMUM_NODES = Key(path="p2p.minimum_nodes", read=values.count(0, 65535))
-DISABLE_DHT = Key(path="p2p.disable_dht", read=values.flag)
-LOGLEVEL = Key(path="p2p.loglevel", read=values.choice(_LOG_LEVELS))
-DNS = Key(path="p2p.dns", read=values.flag, idle="names belong to the overlay, and " + _LATER)
+NETWORK_TOKEN = Key(
+    path="p2p.network_token",
+    read=values.text,
+    secret=True,
+    about="The token that makes machines one network, of `meshd token new` or of EdgeVPN; the same "
+    "on every machine.",
+)
+NETWORK_ID = Key(
+    path="p2p.network_id",
+    read=values.text,
+    about="Makes several networks of one token; machines with different ones never meet.",
+    default="kairos",
+)
+ROLE = Key(
+    path="p2p.role",
+    read=values.choice(_ROLES),
+    about="What this machine is to be: `master` (or `control-plane`), `worker`, `none` (never runs "
+    "k3s), `auto` (agreed on with the others).",
+    default="auto",
+)
+MINIMUM_NODES = Key(
+    path="p2p.minimum_nodes",
+    read=values.count(0, 65535),
+    about="At least so many machines must agree before a cluster starts.",
+)
+DISABLE_DHT = Key(
+    path="p2p.disable_dht",
+    read=values.flag,
+    about="Look for other machines without the public DHT.",
+    default=False,
+)
+LOGLEVEL = Key(
+    path="p2p.loglevel",
+    read=values.choice(_LOG_LEVELS),
+    about="Kairos' key for the log level; p2p.meshd.log_level wins.",
+)
+DNS = Key(
+    path="p2p.dns",
+    read=values.flag,
+    idle="names belong to the overlay, and " + _LATER,
+    about="EdgeVPN's name service.",
+)
 DYNAMIC_ROLES = Key(
-    path="p2p.dynamic_roles", read=values.flag, idle="roles are decided once, then repaired"
+    path="p2p.dynamic_roles",
+    read=values.flag,
+    idle="roles are decided once, then repaired",
+    about="Kairos' experiment with roles that change.",
 )
-VPN_CREATE = Key(path="p2p.vpn.create", read=values.flag)
-VPN_USE = Key(path="p2p.vpn.use", read=values.flag)
+VPN_CREATE = Key(
+    path="p2p.vpn.create",
+    read=values.flag,
+    about="Make an overlay network among the machines.",
+    default=True,
+)
+VPN_USE = Key(
+    path="p2p.vpn.use",
+    read=values.flag,
+    about="Let k3s use the overlay.",
+    default=True,
+)
 VPN_ENV = Key(
-    path="p2p.vpn.env", read=values.text_table, idle="it sets EdgeVPN up, which is not used"
+    path="p2p.vpn.env",
+    read=values.text_table,
+    idle="it sets EdgeVPN up, which is not used",
+    about="EdgeVPN's variables.",
 )
-AUTO_ENABLE = Key(path="p2p.auto.enable", read=values.flag)
-HA_ENABLE = Key(path="p2p.auto.ha.enable", read=values.flag)
-MASTER_NODES = Key(path="p2p.auto.ha.master_nodes", read=values.count(0, 6))
-EXTERNAL_DB = Key(path="p2p.auto.ha.external_db", read=values.text, secret=True)
+AUTO_ENABLE = Key(
+    path="p2p.auto.enable",
+    read=values.flag,
+    about="Let the machines agree on their roles. A file that says false is refused: then meshd "
+    "has nothing to do.",
+    default=True,
+)
+HA_ENABLE = Key(
+    path="p2p.auto.ha.enable",
+    read=values.flag,
+    about="Whether the control plane has more than one machine; false makes it one. Without it: "
+    "exactly if master_nodes is set.",
+)
+MASTER_NODES = Key(
+    path="p2p.auto.ha.master_nodes",
+    read=values.count(0, 6),
+    about="Control-plane machines besides the first: 2 means three in all.",
+)
+EXTERNAL_DB = Key(
+    path="p2p.auto.ha.external_db",
+    read=values.text,
+    secret=True,
+    about="k3s' datastore endpoint, in place of embedded etcd.",
+)
 
-NODES_MAX = Key(path="p2p.meshd.nodes_max", read=values.count(1, 65535))
-SEEDS = Key(path="p2p.meshd.seeds", read=values.list_of(values.multiaddr))
-LISTEN = Key(path="p2p.meshd.listen", read=values.list_of(values.multiaddr))
-DISCOVERY = Key(path="p2p.meshd.discovery", read=values.list_of(values.choice(_DISCOVERY)))
-INTERFACE = Key(path="p2p.meshd.interface", read=values.text)
-LABELS = Key(path="p2p.meshd.labels", read=values.text_table)
-LOG_LEVEL = Key(path="p2p.meshd.log_level", read=values.choice(_LOG_LEVELS))
+NODES_MAX = Key(
+    path="p2p.meshd.nodes_max",
+    read=values.count(1, 65535),
+    about="The most machines that will ever get this token with the right to vote; it may narrow "
+    "what the token says.",
+)
+SEEDS = Key(
+    path="p2p.meshd.seeds",
+    read=values.list_of(values.multiaddr),
+    about="Addresses to ask first, besides the token's.",
+    default=[],
+)
+LISTEN = Key(
+    path="p2p.meshd.listen",
+    read=values.list_of(values.multiaddr),
+    about="Where to listen.",
+    default=["/ip4/0.0.0.0/tcp/7946", "/ip6/::/tcp/7946"],
+)
+DISCOVERY = Key(
+    path="p2p.meshd.discovery",
+    read=values.list_of(values.choice(_DISCOVERY)),
+    about="How other machines are looked for.",
+    default=["lan", "seeds", "dht"],
+)
+INTERFACE = Key(
+    path="p2p.meshd.interface",
+    read=values.interface,
+    about="The network interface whose address is the node's own. Without it: the one of the "
+    "default route.",
+)
+LABELS = Key(
+    path="p2p.meshd.labels",
+    read=values.text_table,
+    about="What this machine says about itself to the others.",
+    default={},
+)
+LOG_LEVEL = Key(
+    path="p2p.meshd.log_level",
+    read=values.choice(_LOG_LEVELS),
+    about="How much the daemon logs.",
+    default="info",
+)
 ADMISSION = Key(
     path="p2p.meshd.admission",
     read=values.choice({"token": "token", "allowlist": "allowlist", "approve": "approve"}),
+    about="Who may join: this version admits whoever has the token, and refuses other values.",
+    default="token",
 )
-SCHEMA = Key(path="p2p.meshd.schema", read=values.count(1, 1))
-
-KUBEVIP_EIP = Key(path="kubevip.eip", read=values.address)
-KUBEVIP_ENABLE = Key(path="kubevip.enable", read=values.flag)
-KUBEVIP_INTERFACE = Key(path="kubevip.interface", read=values.text)
-KUBEVIP_VERSION = Key(path="kubevip.version", read=values.text)
-KUBEVIP_IMAGE = Key(path="kubevip.image", read=values.text)
-KUBEVIP_STATIC_POD = Key(path="kubevip.static_pod", read=values.flag)
-KUBEVIP_MANIFEST_URL = Key(path="kubevip.manifest_url", read=values.text)
-KUBEVIP_LEASE = Key(path="kubevip.leaseDuration", read=values.count(1, 3600))
-KUBEVIP_RENEW = Key(path="kubevip.renewDeadline", read=values.count(1, 3600))
-KUBEVIP_RETRY = Key(path="kubevip.retryPeriod", read=values.count(1, 3600))
-
-
-# kube-vip's own settings (kube-vip v1.2.3, pkg/kubevip/config_types.go).
-_KUBEVIP_FLAGS = """
-enableARP enableBGP enableControlPlane enableServices enableServicesElection enableNodeLabeling
-enableLoadBalancer enableLeaderElection enableEndpointSlices lbClassOnly ddns singleNode
-startAsLeader detectControlPlane disableServiceUpdates cleanRoutingTable loInterfaceGlobalScope
-enableRoutingTable enableWireguard
-"""
-_KUBEVIP_COUNTS = """
-logging port lbPort arpBroadcastRate routingTableID routingTableType routingProtocol
-backendHealthCheckInterval
-"""
-_KUBEVIP_TEXTS = """
-vip vipSubnet vipCidr address namespace serviceNamespace leaseName leaseNodeName servicesLeaseName
-servicesInterface lbClassName lbForwardingMethod prometheusHTTPServer k8sConfigFile
-dnsDualStackMode mirrorDestInterface iptablesBackend kubernetesAddr leaderElectionType
-"""
-KUBEVIP_OWN: tuple[Key[str | int | bool], ...] = (
-    *(Key(path=f"kubevip.{name}", read=values.flag) for name in _KUBEVIP_FLAGS.split()),
-    *(
-        Key(path=f"kubevip.{name}", read=values.count(0, 2**31 - 1))
-        for name in _KUBEVIP_COUNTS.split()
-    ),
-    *(Key(path=f"kubevip.{name}", read=values.text) for name in _KUBEVIP_TEXTS.split()),
+SCHEMA = Key(
+    path="p2p.meshd.schema",
+    read=values.count(1, 1),
+    about="Version of meshd's own keys.",
+    default=1,
 )
 
 
@@ -141,15 +201,52 @@ class K3sKeys:
     embedded_registry: Key[bool]
 
     @classmethod
-    def of(cls, section: str) -> K3sKeys:
-        """Return the keys below `section`."""
+    def of(cls, section: str, who: str) -> K3sKeys:
+        """Return the keys below `section`, which are for `who`."""
         return cls(
-            enabled=Key(path=f"{section}.enabled", read=values.flag),
-            args=Key(path=f"{section}.args", read=values.command_words),
-            env=Key(path=f"{section}.env", read=values.text_table, secret=True),
-            replace_args=Key(path=f"{section}.replace_args", read=values.flag),
-            replace_env=Key(path=f"{section}.replace_env", read=values.flag),
-            embedded_registry=Key(path=f"{section}.embedded_registry", read=values.flag),
+            enabled=Key(
+                path=f"{section}.enabled",
+                read=values.flag,
+                idle="the machines agree on who runs k3s, and as what; `p2p.role: none` keeps a "
+                "machine from running it",
+                settled=True,
+                about="Kairos' switch for k3s without coordination.",
+            ),
+            args=Key(
+                path=f"{section}.args",
+                read=values.command_words,
+                about=f"Further arguments of k3s on {who}. Those that decide which cluster it "
+                "belongs to, or who it is, are refused.",
+                default=[],
+            ),
+            env=Key(
+                path=f"{section}.env",
+                read=values.text_table,
+                secret=True,
+                about=f"Variables for k3s on {who}.",
+                default={},
+            ),
+            replace_args=Key(
+                path=f"{section}.replace_args",
+                read=values.flag,
+                idle="what meshd tells k3s always stays; args are added to it",
+                about="Kairos' way to leave its own arguments out.",
+            ),
+            replace_env=Key(
+                path=f"{section}.replace_env",
+                read=values.flag,
+                idle="what meshd tells k3s always stays; env is added to it",
+                about="Kairos' way to leave its own variables out.",
+            ),
+            embedded_registry=Key(
+                path=f"{section}.embedded_registry",
+                read=values.flag,
+                idle=None
+                if section == "k3s"
+                else "agents follow the servers' k3s.embedded_registry",
+                about="Run k3s' embedded registry mirror.",
+                default=False if section == "k3s" else None,
+            ),
         )
 
     @property
@@ -164,20 +261,46 @@ class K3sKeys:
         )
 
 
-K3S = K3sKeys.of("k3s")
-K3S_AGENT = K3sKeys.of("k3s-agent")
+K3S = K3sKeys.of("k3s", "control-plane machines")
+K3S_AGENT = K3sKeys.of("k3s-agent", "workers")
 
 _NOT_YET: tuple[Key[object], ...] = (
-    Key(path="p2p.meshd.relays", read=values.list_of(values.text), idle=_LATER),
+    Key(
+        path="p2p.meshd.relays",
+        read=values.list_of(values.text),
+        idle=_LATER,
+        about="Nodes that pass connections on.",
+    ),
     Key(
         path="p2p.meshd.relay_service",
         read=values.choice({"auto": "auto", "always": "always", "never": "never"}),
         idle=_LATER,
+        about="Whether this node passes connections on.",
     ),
-    Key(path="p2p.meshd.overlay_cidr", read=values.network, idle=_LATER),
-    Key(path="p2p.meshd.allow", read=values.list_of(values.text), idle=_LATER),
-    Key(path="p2p.meshd.admins", read=values.list_of(values.text), idle=_LATER),
-    Key(path="p2p.meshd.repair_after", read=values.duration_s, idle=_LATER),
+    Key(
+        path="p2p.meshd.overlay_cidr",
+        read=values.network,
+        idle=_LATER,
+        about="Addresses of the overlay.",
+    ),
+    Key(
+        path="p2p.meshd.allow",
+        read=values.list_of(values.text),
+        idle=_LATER,
+        about="Machines that may join.",
+    ),
+    Key(
+        path="p2p.meshd.admins",
+        read=values.list_of(values.text),
+        idle=_LATER,
+        about="Who may change the network.",
+    ),
+    Key(
+        path="p2p.meshd.repair_after",
+        read=values.duration_s,
+        idle=_LATER,
+        about="How long a control-plane machine may be gone before another takes its place.",
+    ),
 )
 
 ALL: dict[str, Key[object]] = {
@@ -186,9 +309,15 @@ ALL: dict[str, Key[object]] = {
         *(NETWORK_TOKEN, NETWORK_ID, ROLE, MINIMUM_NODES, DISABLE_DHT, LOGLEVEL, DNS),
         *(DYNAMIC_ROLES, VPN_CREATE, VPN_USE, VPN_ENV, AUTO_ENABLE, HA_ENABLE, MASTER_NODES),
         *(EXTERNAL_DB, NODES_MAX, SEEDS, LISTEN, DISCOVERY, INTERFACE, LABELS, LOG_LEVEL),
-        *(ADMISSION, SCHEMA, KUBEVIP_EIP, KUBEVIP_ENABLE, KUBEVIP_INTERFACE, KUBEVIP_VERSION),
-        *(KUBEVIP_IMAGE, KUBEVIP_STATIC_POD, KUBEVIP_MANIFEST_URL, KUBEVIP_LEASE),
-        *(KUBEVIP_RENEW, KUBEVIP_RETRY, *KUBEVIP_OWN, *K3S.all, *K3S_AGENT.all, *_NOT_YET),
+        *(
+            ADMISSION,
+            SCHEMA,
+            *_NOT_YET,
+            *kubevip_keys.FIRST,
+            *kubevip_keys.OWN,
+            *K3S.all,
+            *K3S_AGENT.all,
+        ),
     )
 }
 """Every key by its path."""

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from meshd.config.check import Checked
 from meshd.config.keys import ALL, SECTIONS
-from meshd.config.schema import Origin
+from meshd.config.schema import BUILT_IN, Origin
 from meshd.config.tree import Scalar, Sequence, Table, Tree, plain
 
 HIDDEN = "(hidden)"
@@ -30,12 +31,22 @@ def redacted(content: Table) -> Table:
 
 
 def flat(tree: Tree, path: str = "") -> Iterator[tuple[str, str, Origin]]:
-    """Yield (path, value as JSON, where it comes from) of every value."""
-    if not isinstance(tree, Table):
+    """Yield (path, value as JSON, where it comes from) of every value, items of lists by number."""
+    if isinstance(tree, Table) and tree.entries:
+        for name, below in tree.entries.items():
+            yield from flat(below, f"{path}.{name}" if path else name)
+    elif isinstance(tree, Sequence) and tree.items:
+        for number, below in enumerate(tree.items):
+            yield from flat(below, f"{path}[{number}]")
+    elif path:
         yield path, json.dumps(plain(tree), ensure_ascii=False), tree.origin
-        return
-    for name, below in tree.entries.items():
-        yield from flat(below, f"{path}.{name}" if path else name)
+
+
+def built_in(checked: Checked) -> Iterator[tuple[str, str, Origin]]:
+    """Yield the same of what nobody set and has a default."""
+    for key in ALL.values():
+        if key.default is not None and key.path not in checked.values:
+            yield key.path, json.dumps(key.default, ensure_ascii=False), BUILT_IN
 
 
 def _redacted(path: str, tree: Tree) -> Tree:

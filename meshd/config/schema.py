@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from meshd.config.critical import critical_settings
+from meshd.errors import ConfigError
 from roles import Bounds, RoleWish
 
 Capability = Literal["vote", "join", "relay"]
@@ -20,24 +21,48 @@ Capability = Literal["vote", "join", "relay"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a value stands: file, line and column, both from 1."""
+    """Where a value stands: file, line and column, both from 1; outside of files, a `name`."""
 
-    path: Path
-    line: int
+    path: Path | None = None
+    line: int = 0
     column: int = 1
+    name: str = ""  # Such as `environment MESHD_P2P_ROLE`.
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}"
+        return self.name or f"{self.path}:{self.line}"
+
+    @property
+    def place(self) -> str:
+        """Return `FILE:LINE:COLUMN`, or the name."""
+        return self.name or f"{self.path}:{self.line}:{self.column}"
+
+
+BUILT_IN = Origin(name="built-in")
+"""The origin of what nobody set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A warning about the configuration, with its place and what would do."""
+    """An error or a warning about the configuration, with its place and what would do."""
 
     code: str
     origin: Origin | None
     message: str
     fix: str
+
+    @property
+    def located(self) -> str:
+        """Return `FILE:LINE:COL: message`, or the message alone where there is no place."""
+        return self.message if self.origin is None else f"{self.origin.place}: {self.message}"
+
+
+class Misconfigured(ConfigError):
+    """The error of one finding; its text begins with the place."""
+
+    def __init__(self, finding: Finding, *, cause: str | None = None, more: int = 0) -> None:
+        others = f" (and {more} more: `meshd config validate` lists all)" if more else ""
+        super().__init__(finding.code, f"{finding.located}{others}", cause=cause, fix=finding.fix)
+        self.finding = finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

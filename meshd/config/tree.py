@@ -13,8 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from meshd.config.schema import Origin
-from meshd.errors import ConfigError
+from meshd.config.schema import Finding, Origin
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {
@@ -23,7 +22,49 @@ _BOOLEANS = {
 }
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_MERGE_TAG = "tag:yaml.org,2002:merge"
+_UNTAGGED = "untagged"
+_DEFAULT_TAGS: dict[type[yaml.Node], str] = {
+    yaml.ScalarNode: _UNTAGGED,
+    yaml.SequenceNode: "tag:yaml.org,2002:seq",
+    yaml.MappingNode: "tag:yaml.org,2002:map",
+}
+_FIX = "correct the file; `meshd config validate FILE` checks it"
+
+# What PyYAML says, and what the author of a file most likely did.
+_EXPLAINED = (
+    ("'\\t'", "a tab", "indent with spaces: YAML allows no tabs there"),
+    (
+        "mapping values are not allowed",
+        "a `:` where no key may stand",
+        "check the indentation here and in the line above; quote a value that contains `: `",
+    ),
+    (
+        "found undefined alias",
+        None,
+        "quote the value if it is to begin with `*`, or define the anchor above",
+    ),
+    ("found unexpected end of stream", "a quotation mark that is never closed", "close it"),
+    (
+        "did not find expected",
+        None,
+        "check the indentation: keys of one mapping stand below one another",
+    ),
+    (
+        "expected <block end>",
+        "wrong indentation",
+        "indent this line like its neighbours of the same mapping or list",
+    ),
+    (
+        "could not find expected ':'",
+        "a key without `:`",
+        "write KEY: VALUE, with a space after the colon",
+    ),
+    (
+        "expected ',' or",
+        None,
+        "close the bracket, or put a comma between its items",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,37 +96,45 @@ class Table:
 Tree = Scalar | Sequence | Table
 
 
-def parse_yaml(text: str, path: Path) -> tuple[Tree | None, bool]:
-    """Return the first document of `text`, None if it is empty, and whether there are more.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """The first document of a text: None if it is empty or cannot be read.
 
-    `path` is only named in origins and errors.
-
-    Raises:
-        ConfigError: not YAML, a key twice, or a key that is no text; with line and column.
+    `more` says whether other documents follow, which nobody reads.
     """
+
+    tree: Tree | None
+    more: bool = False
+    errors: tuple[Finding, ...] = ()
+
+
+def parse_yaml(text: str, where: Path | Origin) -> Document:
+    """Return what `text` says and everything that is wrong with it as YAML.
+
+    Args:
+        text: the content of a file, or a value from somewhere else.
+        where: the file, or the one origin of all of it; only named, not read.
+    """
+    reader = _Reader(where)
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_node() if loader.check_node() else None
         if node is None:
-            return None, False
-        return _Reader(path).read(node), loader.check_node()
+            return Document(tree=None)
+        tree = reader.read(node)
+        return Document(tree=tree, more=loader.check_node(), errors=tuple(reader.errors))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        origin = Origin(path=path, line=1) if mark is None else _origin(path, mark)
-        raise syntax_error(origin, error.problem or "not YAML") from None
+        found = _explained(error, reader)
     except yaml.YAMLError as error:  # Characters that no YAML text may have.
-        raise syntax_error(Origin(path=path, line=1), " ".join(str(error).split())) from None
+        found = syntax_error(reader.at(None), " ".join(str(error).split()))
     except RecursionError:
-        raise syntax_error(Origin(path=path, line=1), "nested too deeply") from None
+        found = syntax_error(reader.at(None), "nested too deeply")
+    return Document(tree=None, errors=(*reader.errors, found))
 
 
-def syntax_error(origin: Origin, why: str) -> ConfigError:
-    """Return the error for a file that cannot be read at all."""
-    return ConfigError(
-        "MESH-1020",
-        f"{origin}:{origin.column}: {why}",
-        fix="correct the file; `meshd config validate FILE` checks it",
-    )
+def syntax_error(origin: Origin, why: str, fix: str = _FIX) -> Finding:
+    """Return the error for a text that cannot be read."""
+    return Finding(code="MESH-1020", origin=origin, message=why, fix=fix)
 
 
 def plain(tree: Tree) -> object:
@@ -97,24 +146,54 @@ def plain(tree: Tree) -> object:
     return tree.value
 
 
-def _origin(path: Path, mark: yaml.error.Mark) -> Origin:
-    return Origin(path=path, line=mark.line + 1, column=mark.column + 1)
+def plain_scalar(text: str, origin: Origin) -> Scalar:
+    """Return what an unquoted `text` means in YAML."""
+    return Scalar(value=_value(text), text=text, origin=origin)
+
+
+def _explained(error: yaml.MarkedYAMLError, reader: _Reader) -> Finding:
+    said = error.problem or "not YAML"
+    mark = error.problem_mark or error.context_mark
+    for part, what, fix in _EXPLAINED:
+        if part in said:
+            begun = error.context_mark
+            inside = ""
+            if begun is not None and mark is not None and begun.line < mark.line:
+                inside = f", in what begins on line {begun.line + 1}"
+            return syntax_error(reader.at(mark), f"{what or said}{inside}", fix)
+    return syntax_error(reader.at(mark), said)
+
+
+class _Loader(yaml.SafeLoader):
+    """Leaves the meaning of plain scalars to `_value`; explicit tags such as `!!str` stay."""
+
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:  # noqa: ARG002 - PyYAML's signature.
+        return _DEFAULT_TAGS[kind]
 
 
 class _Reader:
     """Turns PyYAML's nodes into trees; an anchor's tree is made once and shared."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, where: Path | Origin) -> None:
+        self.errors: list[Finding] = []
+        self._where = where
         self._done: dict[int, Tree] = {}
         self._open: set[int] = set()
 
+    def at(self, mark: yaml.error.Mark | None) -> Origin:
+        if isinstance(self._where, Origin):
+            return self._where
+        if mark is None:
+            return Origin(path=self._where, line=1)
+        return Origin(path=self._where, line=mark.line + 1, column=mark.column + 1)
+
     def read(self, node: yaml.Node) -> Tree:
-        origin = _origin(self._path, node.start_mark)
+        origin = self.at(node.start_mark)
         if id(node) in self._done:
             return self._done[id(node)]
         if id(node) in self._open:
-            raise syntax_error(origin, "an anchor that contains itself")
+            self.errors.append(syntax_error(origin, "an anchor that contains itself"))
+            return Scalar(value=None, text="", origin=origin)
         self._open.add(id(node))
         tree: Tree
         if isinstance(node, yaml.MappingNode):
@@ -133,19 +212,27 @@ class _Reader:
         origins: dict[str, Origin] = {}
         inherited: list[Table] = []
         for key_node, value_node in node.value:
-            place = _origin(self._path, key_node.start_mark)
-            if key_node.tag == _MERGE_TAG:
-                inherited.extend(self._merged(value_node, place))
-                continue
+            place = self.at(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
-                raise syntax_error(place, "a key that is not text")
-            if key_node.value in origins:
-                first = origins[key_node.value]
-                raise syntax_error(
-                    place, f"the key {key_node.value!r} stands twice; first on line {first.line}"
+                self.errors.append(
+                    syntax_error(
+                        place, "a key that is not text", "quote it if it is to begin with {, [ or ?"
+                    )
                 )
-            entries[key_node.value] = self.read(value_node)
-            origins[key_node.value] = place
+            elif key_node.value == "<<" and key_node.style is None:
+                inherited.extend(self._merged(value_node, place))
+            elif key_node.value in origins:
+                first = origins[key_node.value]
+                self.errors.append(
+                    syntax_error(
+                        place,
+                        f"the key {key_node.value!r} stands twice; first on line {first.line}",
+                        "merge the two, or remove one",
+                    )
+                )
+            else:
+                entries[key_node.value] = self.read(value_node)
+                origins[key_node.value] = place
         for table in inherited:
             entries = {**table.entries, **entries}
             origins = {**table.origins, **origins}
@@ -157,14 +244,16 @@ class _Reader:
         tables = tree.items if isinstance(tree, Sequence) else (tree,)
         found = [table for table in tables if isinstance(table, Table)]
         if len(found) != len(tables):
-            raise syntax_error(place, "`<<` needs a mapping")
+            self.errors.append(
+                syntax_error(place, "`<<` needs a mapping", "write `<<: *ANCHOR` of a mapping")
+            )
         return found
 
 
 def _scalar(node: yaml.ScalarNode, origin: Origin) -> Scalar:
     text: str = node.value
-    quoted = node.style is not None
-    return Scalar(value=text if quoted else _value(text), text=text, origin=origin)
+    untagged = node.tag == _UNTAGGED and node.style is None
+    return Scalar(value=_value(text) if untagged else text, text=text, origin=origin)
 
 
 def _value(text: str) -> bool | int | float | str | None:

@@ -298,6 +298,7 @@ def node_environment(node: NodePlaces, added: Mapping[str, str]) -> dict[str, st
         "HOME": "/root",
         "LANG": "C.UTF-8",
         "PATH": f"{own}:{_PATH}",
+        "MESHD_CMDLINE_FILE": os.devnull,  # The kernel's is the host's, not the node's.
         "MESHD_FINGERPRINT": node.fingerprint,
         **added,
     }

@@ -5,23 +5,22 @@ from pathlib import Path
 import pytest
 
 from meshd.config.schema import Origin
-from meshd.config.tree import Table, parse_yaml, plain
-from meshd.errors import ConfigError
+from meshd.config.tree import Document, Table, parse_yaml, plain
 
 FILE = Path("f.yaml")
 
 
 def parsed(text: str) -> object:
-    tree, _ = parse_yaml(text, FILE)
-    assert tree is not None
-    return plain(tree)
+    document = parse_yaml(text, FILE)
+    assert document.errors == ()
+    assert document.tree is not None
+    return plain(document.tree)
 
 
 def refusal(text: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse_yaml(text, FILE)
-    assert caught.value.code == "MESH-1020"
-    return caught.value.what
+    (found,) = parse_yaml(text, FILE).errors
+    assert found.code == "MESH-1020"
+    return found.located
 
 
 @pytest.mark.parametrize(
@@ -51,9 +50,10 @@ def test_plain_values_mean_what_yaml_1_2_says(text: str, value: object) -> None:
 
 
 def test_every_value_and_key_knows_its_place() -> None:
-    tree, more = parse_yaml("# comment\na:\n  - b\n  - c: d\n", FILE)
+    document = parse_yaml("# comment\na:\n  - b\n  - c: d\n", FILE)
+    tree = document.tree
     assert isinstance(tree, Table)
-    assert not more
+    assert not document.more
     assert tree.origins["a"] == Origin(path=FILE, line=2, column=1)
     assert tree.entries["a"].origin == Origin(path=FILE, line=3, column=3)
 
@@ -70,22 +70,22 @@ def test_anchors_and_merge_keys_work() -> None:
 def test_an_anchor_that_explodes_is_read_without_growing() -> None:
     lines = ["a0: &a0 [x, x]"]
     lines += [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
-    tree, _ = parse_yaml("\n".join(lines), FILE)
+    tree = parse_yaml("\n".join(lines), FILE).tree
     assert isinstance(tree, Table)
     assert len(tree.entries) == 60
 
 
 def test_further_documents_are_noticed() -> None:
-    assert parse_yaml("a: 1\n---\nb: 2\n", FILE)[1] is True
+    assert parse_yaml("a: 1\n---\nb: 2\n", FILE).more
 
 
 def test_an_empty_file_is_no_tree() -> None:
-    assert parse_yaml("# nothing\n", FILE) == (None, False)
+    assert parse_yaml("# nothing\n", FILE) == Document(tree=None)
 
 
 def test_damage_is_named_with_line_and_column() -> None:
     assert refusal("a: 1\na: 2") == "f.yaml:2:1: the key 'a' stands twice; first on line 1"
-    assert refusal("a:\n\t- b").startswith("f.yaml:2:1: found character '\\t'")
+    assert refusal("a:\n\t- b").startswith("f.yaml:2:1: a tab")
     assert refusal("&a [*a]") == "f.yaml:1:1: an anchor that contains itself"
     assert refusal("{a: 1}: 2") == "f.yaml:1:1: a key that is not text"
     assert refusal("a: {<<: 1}") == "f.yaml:1:5: `<<` needs a mapping"
