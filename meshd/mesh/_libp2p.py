@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     from libp2p.crypto.ed25519 import create_new_key_pair as new_ed25519
     from libp2p.crypto.x25519 import create_new_key_pair as new_x25519
     from libp2p.custom_types import TProtocol
+    from libp2p.io.exceptions import ConnectionClosedError
     from libp2p.io.trio import TrioTCPStream
     from libp2p.network.auto_connector import AutoConnector
     from libp2p.network.config import ConnectionConfig, RetryConfig
@@ -35,12 +36,13 @@ with warnings.catch_warnings():
     from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
     from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
     from libp2p.security.noise.transport import Transport as NoiseTransport
+    from libp2p.security.secure_session import SecureSession
     from libp2p.security.security_multistream import SecurityMultistream
+    from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
     from libp2p.stream_muxer.yamux.yamux import DEFAULT_WINDOW_SIZE, Yamux, YamuxStream
     from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
     from libp2p.tools.anyio_service import background_trio_service
     from libp2p.transport.tcp.tcp import TCP
-    from libp2p.transport.upgrader import TransportUpgrader
 
 LOGGER = logging.getLogger("libp2p")
 LOGGER.setLevel(logging.CRITICAL + 1)
@@ -53,6 +55,7 @@ __all__ = [
     "TCP",
     "YAMUX_ID",
     "AutoConnector",
+    "ConnectionClosedError",
     "ConnectionConfig",
     "IMuxedConn",
     "IRawConnection",
@@ -60,15 +63,16 @@ __all__ = [
     "Multiselect",
     "MultiselectClient",
     "MultiselectCommunicator",
+    "MuxerMultistream",
     "NetStream",
     "NoiseTransport",
     "RawConnection",
     "RetryConfig",
+    "SecureSession",
     "SecurityMultistream",
     "Swarm",
     "SwarmConn",
     "TProtocol",
-    "TransportUpgrader",
     "TrioTCPStream",
     "Yamux",
     "YamuxStream",

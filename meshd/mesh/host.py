@@ -25,17 +25,16 @@ from meshd.mesh._libp2p import (
     MultiselectCommunicator,
     NetStream,
     NoiseTransport,
-    RawConnection,
     RetryConfig,
     Swarm,
     SwarmConn,
     TProtocol,
-    TrioTCPStream,
     background_trio_service,
     new_ed25519,
     new_swarm,
     new_x25519,
 )
+from meshd.mesh.muxer import QuietYamux, SocketConnection, SwiftStream
 from meshd.mesh.wire import TOKEN_PROTOCOL
 
 NEGOTIATION_TIMEOUT_S = 4
@@ -51,7 +50,7 @@ class Door:
 
     def __init__(self, *, dialled: bool) -> None:
         self._allowed = set() if dialled else {TOKEN_PROTOCOL}
-        self._arrive, self.arrivals = trio.open_memory_channel[tuple[str, NetStream]](4)
+        self._arrive, self.arrivals = trio.open_memory_channel[tuple[str, SwiftStream]](4)
 
     def open(self, *protocols: str) -> None:
         """Let one stream of each of `protocols` in, from now on, and no other."""
@@ -68,7 +67,7 @@ class Door:
         if protocol not in self._allowed:
             return False  # Another stream took its place meanwhile.
         self._allowed.discard(protocol)
-        self._arrive.send_nowait((str(protocol), stream))
+        self._arrive.send_nowait((str(protocol), SwiftStream(stream.muxed_stream)))
         return True
 
 
@@ -87,21 +86,21 @@ class Connection(trio.abc.AsyncResource):
         self.peer = NodeId(str(conn.muxed_conn.peer_id))
         self.door = host.door_of(conn)
 
-    async def open_stream(self, protocol: str) -> NetStream:
+    async def open_stream(self, protocol: str) -> SwiftStream:
         """Open a stream of `protocol` on this very connection."""
         stream = await self._conn.new_stream()
         await MultiselectClient().select_one_of(
             [TProtocol(protocol)], MultiselectCommunicator(stream), NEGOTIATION_TIMEOUT_S
         )
-        return stream
+        return SwiftStream(stream.muxed_stream)
 
-    async def expect(self, *protocols: str) -> dict[str, NetStream]:
+    async def expect(self, *protocols: str) -> dict[str, SwiftStream]:
         """Wait until the other end opened a stream of each of `protocols`.
 
         Raises:
             EOFError: the connection ended first.
         """
-        streams: dict[str, NetStream] = {}
+        streams: dict[str, SwiftStream] = {}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._cancel_when_closed, nursery.cancel_scope)
             while len(streams) < len(protocols):
@@ -139,7 +138,7 @@ def new_quiet_swarm(seed: bytes) -> Swarm:
         key_pair=keys,
         # B5: whatever is not named here, plaintext above all, would be accepted.
         sec_opt={NOISE_ID: NoiseTransport(keys, noise_privkey=new_x25519().private_key)},
-        muxer_opt={TProtocol(YAMUX_ID): patches.QuietYamux},
+        muxer_opt={TProtocol(YAMUX_ID): QuietYamux},
         transports=[TCP()],
         connection_config=ConnectionConfig(
             max_connections=CONNECTIONS_MAX,
@@ -211,7 +210,7 @@ class MeshHost:
             OwnAddress: this node itself answered.
             Exception: any; the other end may send what it likes.
         """
-        raw = RawConnection(TrioTCPStream(stream), initiator=True)
+        raw = SocketConnection(stream, initiator=True)
         wanted = None if expected is None else ID.from_base58(expected)
         try:
             # The upgrader's own wrapper cannot dial a peer whose name is not known.
@@ -230,7 +229,7 @@ class MeshHost:
         Raises:
             Exception: any; the other end may send what it likes.
         """
-        raw = RawConnection(TrioTCPStream(stream), initiator=False)
+        raw = SocketConnection(stream, initiator=False)
         try:
             security = self._swarm.upgrader.security_multistream
             return await self._add(await security.secure_inbound(raw), stream)
@@ -242,7 +241,9 @@ class MeshHost:
         peer = secured.get_remote_peer()
         if peer == self._swarm.get_peer_id():
             raise OwnAddress
-        muxed = await self._swarm.upgrader.upgrade_connection(secured, peer)
+        # B14: the upgrader makes libp2p's own Yamux, whatever `muxer_opt` says.
+        yamux = await self._swarm.upgrader.muxer_multistream.select_transport(secured)
+        muxed = yamux(secured, peer)
         direction = "outbound" if secured.is_initiator else "inbound"
         return Connection(self, await self._swarm.add_conn(muxed, direction=direction), stream)
 

@@ -25,13 +25,11 @@ from meshd.config.multiaddress import parse_tcp_address
 from meshd.errors import MeshdError
 from meshd.events import Channel, Connected, Disconnected, Received
 from meshd.mesh import host as host_module
-from meshd.mesh import patches
+from meshd.mesh import muxer, patches
 from meshd.mesh._libp2p import (
     ID,
     TCP,
     Swarm,
-    Yamux,
-    YamuxStream,
     background_trio_service,
     new_ed25519,
     new_swarm,
@@ -39,6 +37,7 @@ from meshd.mesh._libp2p import (
 )
 from meshd.mesh._libp2p import LOGGER as LIBP2P_LOGGER
 from meshd.mesh.dialer import dial, open_tcp
+from meshd.mesh.muxer import QuietYamux
 from tests.mesh.stations import RealWorld, bare_host, call, private_key
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -209,18 +208,16 @@ async def test_b14_a_frame_read_is_not_answered_with_a_window_update(
     real.introduce(one, other)
     await one.meets(other)
     if stock:
-        monkeypatch.setattr(
-            YamuxStream, "_auto_tune_and_send_window_update", patches.STOCK_WINDOW_UPDATE
-        )
+        monkeypatch.setattr(muxer, "give_credit", patches.STOCK_WINDOW_UPDATE)
     updates = 0
-    write_frame = Yamux._write_frame
+    write_frame = QuietYamux._write_frame
 
-    async def counting(yamux: Yamux, data: bytes) -> None:
+    async def counting(yamux: QuietYamux, data: bytes) -> None:
         nonlocal updates
         updates += data[1] == 1
         await write_frame(yamux, data)
 
-    monkeypatch.setattr(Yamux, "_write_frame", counting)
+    monkeypatch.setattr(QuietYamux, "_write_frame", counting)
     for _ in range(20):
         one.mesh.send_nowait(other.node_id, Channel.GENESIS, b"vote")
         await other.ear.until(Received)
