@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from meshd.clock import WALL_OFFSET_VARIABLE
 from meshd.errors import MeshdError
 from simulations.lab import cloudconfig, kernel, network, record, removal
 from simulations.lab.boot import Boot
@@ -178,6 +179,13 @@ class Laboratory:
                     ["find", node.disk / folder, "-mindepth", "1", "-xdev", "-delete"], check=True
                 )
 
+    def set_clock(self, name: str, offset_s: float) -> None:
+        """Set meshd's wall clock on a node, running or not; k3s there keeps the host's.
+
+        CLOCK_REALTIME has no namespace (time_namespaces(7)), so the daemon is told.
+        """
+        self.node(name).wall_offset.write_text(f"{offset_s}\n", encoding="ascii")
+
     def cut(self, names: Sequence[str]) -> None:
         """Separate the named nodes from all others, each side with a LAN of its own."""
         nodes = [self.node(name) for name in names]
@@ -300,6 +308,7 @@ def node_environment(node: NodePlaces, added: Mapping[str, str]) -> dict[str, st
         "PATH": f"{own}:{_PATH}",
         "MESHD_CMDLINE_FILE": os.devnull,  # The kernel's is the host's, not the node's.
         "MESHD_FINGERPRINT": node.fingerprint,
+        WALL_OFFSET_VARIABLE: str(node.wall_offset),
         **added,
     }
 

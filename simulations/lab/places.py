@@ -113,6 +113,11 @@ class NodePlaces:
         return self.folder / "cloud-config.yaml"
 
     @property
+    def wall_offset(self) -> Path:
+        """Seconds by which meshd's wall clock on this node is off; none if it is not there."""
+        return self.folder / "wall-offset"
+
+    @property
     def log(self) -> Path:
         return self.folder / "log" / "meshd.log"
 
