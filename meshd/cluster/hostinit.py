@@ -16,8 +16,9 @@ from typing import Protocol
 
 import trio
 
-from meshd.cluster import supervisor
+from ledger import Instant
 from meshd.cluster.plan import Launch
+from meshd.holder import PROGRAM, lease, processes, supervisor
 from meshd.whole_file import make_folder, write_whole
 
 _LOG_BYTES_AT_ONCE = 64 << 10
@@ -38,26 +39,52 @@ class Held:
 
     Args:
         pid: of the k3s that runs, or None.
-        exits: how often it ended since it was ordered.
+        exits: how often it ended by itself since it was ordered, in this boot.
         blocked: a path that must exist before it is started, and does not.
+        cluster: the id of the cluster whose k3s runs, or is to be started when it may.
+        unleased: too little is left of the forming lease to start it.
+        lease_until: CLOCK_BOOTTIME until which that cluster may run: infinite without a limit, 0
+            if nothing was allowed in this boot; None without a cluster.
+        down: an order to stop that cluster is carried out.
     """
 
     pid: int | None
     exits: int
     last_exit: Exit | None
     blocked: str | None
+    cluster: str | None = None
+    unleased: bool = False
+    lease_until: Instant | None = None
+    down: bool = False
 
 
 class HostInit(Protocol):
-    """Starts k3s and keeps it running without the daemon; it never stops one for good."""
+    """Starts k3s, and keeps it running, or stopped, without the daemon."""
 
     async def ensure(self, launch: Launch) -> None:
         """Have k3s running as told. One that runs as this incarnation is left alone.
 
-        One that runs as another incarnation is stopped first, within 10 s.
+        One that runs as another incarnation is stopped first, within 10 s. One that is leased is
+        started only while enough of its lease is left, and killed when the lease is over.
 
         Raises:
             OSError: the order cannot be written, or the holder cannot be started.
+        """
+
+    async def extend(self, cluster: str, until: Instant | None) -> None:
+        """Let k3s of the cluster run until then; None: for good. A lease never shrinks.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+
+    async def stop(self, cluster: str) -> None:
+        """Kill k3s of the cluster at once and keep it down, over a restart of anything.
+
+        `Held.down` tells when that is done. One of another cluster is left alone.
+
+        Raises:
+            OSError: as `ensure`.
         """
 
     def look(self) -> Held:
@@ -68,7 +95,7 @@ class HostInit(Protocol):
 
 
 class OwnProcess:
-    """k3s held by `meshd.cluster.supervisor`.
+    """k3s held by `meshd.holder`.
 
     Args:
         folder: the supervisor's, on a disk that no service manager clears while the daemon is down.
@@ -95,21 +122,47 @@ class OwnProcess:
             "environment": dict(launch.environment),
             "needs": [str(path) for path in launch.needs],
             "keeps": [str(path) for path in launch.keeps],
+            "leased": launch.leased,
         } | self._pace
-        if await trio.to_thread.run_sync(self._write_order, order) or not self._has_supervisor():
+        await self._order(order)
+
+    async def extend(self, cluster: str, until: Instant | None) -> None:
+        make_folder(self._folder, mode=0o700)
+        if lease.extend(self._folder, cluster, until) and self._has_supervisor():
             await self._wake_supervisor()
 
+    async def stop(self, cluster: str) -> None:
+        if self.look().cluster != cluster:
+            return
+        nothing: dict[str, object] = {"stop": True, "needs": [], "keeps": []}
+        await self._order({"incarnation": f"{cluster}/stopped"} | nothing | self._pace)
+
     def look(self) -> Held:
-        running = supervisor.read_json(self._folder / "running.json")
-        report = supervisor.read_json(self._folder / "report.json") or {}
-        last = report.get("last_exit")
+        running = processes.read_json(self._folder / "running.json")
+        if running is not None and not processes.is_alive(running):
+            running = None
+        order = processes.read_json(self._folder / "order.json")
+        report = processes.read_json(self._folder / "report.json") or {}
+        told = order is not None and report.get("incarnation") == order["incarnation"]
+        if not told or report.get("boot_id") != processes.boot_id():
+            report = {}  # Of what was ordered before, or of another boot.
+        last, of = report.get("last_exit"), running or order
+        cluster = None if of is None else of["incarnation"].partition("/")[0]
         return Held(
-            pid=running["pid"] if running and supervisor.is_alive(running) else None,
+            pid=running["pid"] if running is not None else None,
             exits=report.get("exits", 0),
             last_exit=last
             and Exit(code=last.get("code"), signal=last.get("signal"), lines=tuple(last["lines"])),
             blocked=report.get("blocked"),
+            cluster=cluster,
+            unleased=report.get("unleased", False),
+            lease_until=Instant(lease.deadline(self._folder, cluster)) if cluster else None,
+            down=running is None and report.get("down", False),
         )
+
+    async def _order(self, order: dict[str, object]) -> None:
+        if await trio.to_thread.run_sync(self._write_order, order) or not self._has_supervisor():
+            await self._wake_supervisor()
 
     def new_lines(self) -> list[str]:
         size = _size(self._log)
@@ -153,7 +206,7 @@ class OwnProcess:
             os.close(descriptor)
             return
         # -I and -S: nothing but the standard library, whatever the daemon's surroundings.
-        program = [sys.executable, "-I", "-S", supervisor.__file__, str(self._folder)]
+        program = [sys.executable, "-I", "-S", str(PROGRAM), str(self._folder)]
         result = await trio.run_process(program, check=False, stdin=None)
         if result.returncode != 0:
             raise OSError(errno.EIO, f"the supervisor of k3s ended with {result.returncode}")

@@ -51,6 +51,7 @@ class Launch:
         needs: paths without which k3s must not be started.
         keeps: the same, once this incarnation was seen to have them. Whoever holds k3s remembers
             that, because the daemon may be dead when the path appears and when it disappears.
+        leased: it may run only as long as the forming lease.
     """
 
     incarnation: str
@@ -58,6 +59,7 @@ class Launch:
     environment: tuple[tuple[str, str], ...]
     needs: tuple[Path, ...]
     keeps: tuple[Path, ...] = ()
+    leased: bool = False
 
 
 def mode_of(order: ClusterOrder) -> Literal["server", "agent"]:
@@ -172,6 +174,7 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
         environment=tuple(sorted(environment.items())),
         needs=(machine.paths.etcd_log,) if initialises and (begun or order.formed) else (),
         keeps=(machine.paths.etcd_log,) if initialises else (),
+        leased=order.lease_until is not None,
     )
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import trio
 
-from meshd.cluster import supervisor
 from meshd.cluster.hostinit import OwnProcess
 from meshd.cluster.plan import Launch
+from meshd.holder import processes
 
 # A k3s that lives as `mode` says, and tells if another one lives beside it.
 FAKE_K3S = """#!/bin/sh
@@ -27,8 +27,8 @@ echo "arguments: $*"
 case $(cat mode) in
 crash) echo 'level=fatal msg="first line"'; echo 'level=fatal msg="last line"'; exit 3 ;;
 exit0) echo 'level=error msg="duplicate node name found"'; exit 0 ;;
-stubborn) trap '' TERM; sleep 1000 & echo $! > child; while :; do wait; done ;;
-leaves-child) sleep 1000 & echo $! > child; exit 1 ;;
+stubborn) trap '' TERM; sleep 1000 & echo $! > child.new; mv child.new child; while :; do wait; done ;;
+leaves-child) sleep 1000 & echo $! > child.new; mv child.new child; exit 1 ;;
 database) mkdir -p wal; exec sleep 1000 ;;
 environment) env > environment; exec sleep 1000 ;;
 *) exec sleep 1000 ;;
@@ -63,6 +63,7 @@ class Bench:
         needs: tuple[Path, ...] = (),
         keeps: tuple[Path, ...] = (),
         name: str = "c1",
+        leased: bool = False,
     ) -> Launch:
         return Launch(
             incarnation=name,
@@ -70,7 +71,14 @@ class Bench:
             environment=(("PATH", "/usr/bin:/bin"),),
             needs=needs,
             keeps=keeps,
+            leased=leased,
         )
+
+    def fuse(self) -> int | None:
+        """Return the fuse that watches the k3s that runs."""
+        record = processes.read_json(self.folder / "host" / "fuse.json")
+        watches = record is not None and record["watches"] == self.pid
+        return record["pid"] if record and watches and processes.is_alive(record) else None
 
     @property
     def started(self) -> list[int]:
@@ -107,7 +115,7 @@ class Bench:
         if running is not None:
             os.kill(running, signal.SIGKILL)
             await until(lambda: not is_alive(running))
-            supervisor.kill_group(running)
+            processes.kill_group(running)
 
     def check_never_two(self) -> None:
         assert not (self.folder / "violations").exists(), (self.folder / "violations").read_text()
@@ -122,5 +130,5 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    fields = supervisor.process_fields(pid)
+    fields = processes.process_fields(pid)
     return fields is not None and fields[0] != "Z"

@@ -50,6 +50,14 @@ class FakeHostInit:
         self.held = IDLE
         self.refusal: OSError | None = None
         self.lines: list[str] = []
+        self.leases: list[tuple[str, Instant | None]] = []
+        self.stops: list[str] = []
+
+    async def extend(self, cluster: str, until: Instant | None) -> None:
+        self.leases.append((cluster, until))
+
+    async def stop(self, cluster: str) -> None:
+        self.stops.append(cluster)
 
     async def ensure(self, launch: Launch) -> None:
         if self.refusal is not None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshd.cluster import supervisor
 from meshd.cluster.hostinit import OwnProcess
+from meshd.holder import PROGRAM, processes, supervisor
 from tests.cluster.supervised import Bench, is_alive, until
 
 
@@ -145,7 +145,7 @@ async def test_a_supervisor_killed_before_its_child_is_on_record_has_no_successo
     os.kill(first, signal.SIGKILL)
     await until(lambda: not is_alive(first))
     # On return the successor has the lock, or has gone without it.
-    program = [sys.executable, "-I", "-S", supervisor.__file__, str(bench.folder / "host")]
+    program = [sys.executable, "-I", "-S", str(PROGRAM), str(bench.folder / "host")]
     await trio.run_process(program)
     assert bench.supervisors() == [child]
     reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
@@ -163,7 +163,7 @@ async def test_of_many_supervisors_started_at_once_one_stays(bench: Bench) -> No
     bench.kill_supervisor()
     os.kill(bench.started[0], signal.SIGKILL)
     await until(lambda: bench.pid is None and not bench.supervisors())
-    program = [sys.executable, "-I", "-S", supervisor.__file__, str(bench.folder / "host")]
+    program = [sys.executable, "-I", "-S", str(PROGRAM), str(bench.folder / "host")]
     async with trio.open_nursery() as nursery:
         for _ in range(8):
             nursery.start_soon(trio.run_process, program)
@@ -303,12 +303,12 @@ async def test_k3s_gets_the_given_environment_and_a_session_of_its_own(bench: Be
 
 
 async def test_a_record_of_another_boot_or_a_reused_number_is_no_k3s(bench: Bench) -> None:
-    record = {"pid": os.getpid(), "start_time": supervisor.start_time(os.getpid())}
-    here = record | {"boot_id": supervisor.boot_id()}
-    assert supervisor.is_alive(here)
-    assert not supervisor.is_alive(here | {"boot_id": "another"})
-    assert not supervisor.is_alive(here | {"start_time": 1})
-    supervisor.kill_group(os.getpid())  # Our own number lives: the group is not k3s' any more.
+    record = {"pid": os.getpid(), "start_time": processes.start_time(os.getpid())}
+    here = record | {"boot_id": processes.boot_id()}
+    assert processes.is_alive(here)
+    assert not processes.is_alive(here | {"boot_id": "another"})
+    assert not processes.is_alive(here | {"start_time": 1})
+    processes.kill_group(os.getpid())  # Our own number lives: the group is not k3s' any more.
     assert is_alive(os.getpid())
 
 

@@ -1,49 +1,65 @@
 """The process that holds k3s: starts it, and starts it again whenever it ends.
 
-A program of its own, run as a file by `python -I -S`, standard library only: it outlives the daemon
-and stays small. It lives in one folder:
+It lives in one folder, besides `lease.json` and `fuse.json`:
 
-    order.json    what to run, written by the daemon; a k3s of another incarnation is stopped first
+    order.json    what to run, or that nothing is to run, written by the daemon; a k3s of another
+                  incarnation is stopped first
     wake          a FIFO; any byte makes the supervisor read the order again
     lock          held for life: there is never a second supervisor
     running.json  the k3s that runs: pid, start time, boot id, incarnation
-    report.json   how often k3s ended, how it ended last, and what keeps it from being started; on a
-                  full disk it comes later
+    report.json   how often k3s ended, how it ended last, and what keeps it from being started, or
+                  that it was stopped as ordered; on a full disk it comes later
     k3s.log       its output
     had-*         one per incarnation, empty: it was seen to have what the order says it keeps
 
 Invariants. Never two k3s: the child writes `running.json` itself, before it becomes k3s, and until
 then holds the inherited lock; so whoever gets the lock finds every k3s that a killed supervisor
-left behind, and goes on with it instead of starting another. And a k3s that had a database is not
-started without it: the daemon, which could order otherwise, may be dead all the while.
+left behind, and goes on with it instead of starting another. A k3s that had a database is not
+started without it: the daemon, which could order otherwise, may be dead all the while. A k3s under
+the forming lease is started only while enough of it is left, and never without a fuse.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import resource
 import select
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from meshd.holder import fuse, lease
+from meshd.holder.processes import (
+    Record,
+    boot_id,
+    is_alive,
+    kill_group,
+    read_json,
+    readable,
+    record_of,
+    write_json,
+)
+
 BACK_OFF_S = 5.0  # RestartSec of k3s' own unit (k3s k3s.service).
 GRACE_S = 5.0  # Then SIGKILL, so that all is over within 10 s.
-REAP_S = 4.0  # How long killed processes may take to disappear.
 LOG_BYTES_MAX = 16 << 20
 LINES_MAX = 40
 _IDLE_S = 60.0  # How often the log's size is looked at.
+_FUSE_LOOK_S = 2.0  # How often a k3s under the forming lease is seen to have its fuse.
 _UNSEEN_S = 0.2  # How often k3s is looked at until it has what it is to keep.
 _NOT_EXECUTED = 127  # As shells say it.
-
-Record = dict[str, Any]
+_NOTHING_YET: Record = {
+    "exits": 0,  # By itself, in this boot: not by the fuse, not by an order.
+    "last_exit": None,
+    "blocked": None,  # A path that must exist and does not.
+    "unleased": False,  # Too little is left of the forming lease.
+    "down": False,  # Nothing of k3s runs, as ordered.
+}
 
 
 class Running:
@@ -75,10 +91,10 @@ class Running:
         """Ask the process to end, then force it and its group."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGTERM)
-        if not _readable(self.pidfd, grace_s):
+        if not readable(self.pidfd, grace_s):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            _readable(self.pidfd, None)  # However long: a second one must not start beside it.
+            readable(self.pidfd, None)  # However long: a second one must not start beside it.
         return self.end()
 
 
@@ -90,8 +106,9 @@ class Supervisor:
         self.wake = wake
         self.log = folder / "k3s.log"
         self.order: Record = {}
-        self.report: Record = {"incarnation": None, "exits": 0, "last_exit": None, "blocked": None}
-        self.report |= read_json(folder / "report.json") or {}
+        self.report: Record = {"incarnation": None, "boot_id": boot_id()} | _NOTHING_YET
+        told = read_json(folder / "report.json") or {}
+        self.report |= told if told.get("boot_id") == boot_id() else {}
         self.report_is_late = False
         self.not_before = 0.0
         self.had: set[Path] = set()  # Beside the files: a full disk makes nothing forgotten.
@@ -104,11 +121,15 @@ class Supervisor:
             if not self.order:
                 return  # Whoever writes the first order starts another supervisor.
             if running is not None and running.incarnation != self.order["incarnation"]:
-                running.stop(self._seconds("grace_s", GRACE_S))
+                running.stop(0.0 if self.order.get("stop") else self._seconds("grace_s", GRACE_S))
                 running = None
             unseen = not self._note_kept()
-            if running is None:
+            if self.order.get("stop"):
+                self._say_down()
+            elif running is None:
                 running = self._start_if_allowed()
+            elif self.order.get("leased") and not fuse.is_armed(self.folder, running.pid):
+                fuse.arm(self.folder, running.pid)  # Of a supervisor before, or killed.
             if self._wait(running, self._timeout_s(running, unseen=unseen)):
                 assert running is not None
                 self._record_exit(running)
@@ -126,12 +147,22 @@ class Supervisor:
         self.report["incarnation"] = record["incarnation"]
         return Running(record, is_child=False, log_from=_size(self.log))
 
+    def _say_down(self) -> None:
+        done = {"incarnation": self.order["incarnation"], "down": True}
+        if not self.report.items() >= done.items():
+            self._publish(_NOTHING_YET | done)
+
     def _start_if_allowed(self) -> Running | None:
         if self.report["incarnation"] != self.order["incarnation"]:
-            fresh = {"exits": 0, "last_exit": None, "blocked": None}
-            self._publish(fresh | {"incarnation": self.order["incarnation"]})
+            self._publish(_NOTHING_YET | {"incarnation": self.order["incarnation"]})
             self.not_before = 0.0
         if time.monotonic() < self.not_before:
+            return None
+        unleased = bool(self.order.get("leased")) and self._lease_left_s() < lease.START_MIN_S
+        if unleased != self.report["unleased"]:
+            self._publish({"unleased": unleased})
+        if unleased:
+            self.not_before = time.monotonic() + _IDLE_S  # Whoever extends it wakes us.
             return None
         needs = list(self.order["needs"])
         if self._note() in self.had or self._note().exists():
@@ -170,6 +201,9 @@ class Supervisor:
             return False  # The next look tries again.
         return True
 
+    def _lease_left_s(self) -> float:
+        return lease.left_s(self.folder, self.order["incarnation"].partition("/")[0])
+
     def _note(self) -> Path:
         return self.folder / f"had-{self.order['incarnation'].replace('/', '-')}"
 
@@ -178,6 +212,8 @@ class Supervisor:
             return max(self.not_before - time.monotonic(), 0.05)
         if unseen:
             return _UNSEEN_S
+        if self.order.get("leased"):
+            return _FUSE_LOOK_S
         return self._seconds("back_off_s", BACK_OFF_S) if self.report_is_late else _IDLE_S
 
     def _wait(self, running: Running | None, timeout_s: float) -> bool:
@@ -189,13 +225,16 @@ class Supervisor:
         ready = [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
         if self.wake in ready:
             os.read(self.wake, 4096)
+            if self.report["unleased"]:
+                self.not_before = 0.0
         return running is not None and running.pidfd in ready
 
     def _record_exit(self, running: Running) -> None:
         how = running.end()
+        by_itself = not self.order.get("leased") or self._lease_left_s() > 0
         self._publish(
             {
-                "exits": self.report["exits"] + 1,
+                "exits": self.report["exits"] + by_itself,
                 "last_exit": how | {"lines": last_lines(self.log, running.log_from)},
             }
         )
@@ -227,14 +266,17 @@ class Supervisor:
 
 
 def become_k3s(folder: Path, log: Path, order: Mapping[str, Any]) -> NoReturn:
-    """In the child: a session of its own, the record on disk, then k3s. Never returns."""
+    """In the child: a session of its own, the record on disk, a fuse if leased, then k3s."""
     try:
         os.setsid()
         output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        record = {"pid": os.getpid(), "start_time": start_time(os.getpid()), "boot_id": boot_id()}
-        write_json(folder / "running.json", record | {"incarnation": order["incarnation"]})
+        record = record_of(os.getpid()) | {"incarnation": order["incarnation"]}
+        write_json(folder / "running.json", record)
+        if order.get("leased") and not fuse.arm(folder, os.getpid()):
+            os.write(2, b"meshd: k3s is not started, because its fuse could not be armed\n")
+            os._exit(_NOT_EXECUTED)
         _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and k3s would inherit.
@@ -244,79 +286,6 @@ def become_k3s(folder: Path, log: Path, order: Mapping[str, Any]) -> NoReturn:
         os.write(2, f"meshd: cannot run {order['argv'][0]}: {error.strerror}\n".encode())
     finally:
         os._exit(_NOT_EXECUTED)
-
-
-def kill_group(group: int) -> None:
-    """Kill what is left of a process group whose first process has ended; wait until it is gone.
-
-    A process number is not given away while a group of that number has members. So if a process
-    of the number lives, the group had none left and the number is somebody else's now.
-    """
-    first = process_fields(group)
-    if first is not None and first[0] != "Z":
-        return
-    deadline = time.monotonic() + REAP_S
-    while group_is_alive(group) and time.monotonic() < deadline:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def group_is_alive(group: int) -> bool:
-    """Whether a process of the group exists that is not merely waiting to be buried."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = process_fields(int(entry.name))
-            if fields is not None and int(fields[2]) == group and fields[0] != "Z":
-                return True
-    return False
-
-
-def is_alive(record: Mapping[str, Any]) -> bool:
-    """Whether the recorded process still runs: same boot, same number, same start."""
-    if record["boot_id"] != boot_id():
-        return False
-    fields = process_fields(record["pid"])
-    return fields is not None and fields[0] != "Z" and int(fields[19]) == record["start_time"]
-
-
-def process_fields(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat from the third on (proc(5)), or None if it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return text.rpartition(")")[2].split()
-
-
-def start_time(pid: int) -> int:
-    """Return when a living process started, in clock ticks since boot."""
-    fields = process_fields(pid)
-    assert fields is not None
-    return int(fields[19])
-
-
-def boot_id() -> str:
-    """Return this boot's random id."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
-def read_json(path: Path) -> Record | None:
-    """Return a file's object; None if there is none, or it was cut short by a power cut."""
-    try:
-        record = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Replace a file in one step; not made durable, because a reboot ends what it is about."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(record, file)
-    temporary.rename(path)
 
 
 def make_durable(path: Path) -> None:
@@ -341,12 +310,6 @@ def last_lines(log: Path, start: int) -> list[str]:
     except OSError:
         return []
     return [line[:1000] for line in lines[-LINES_MAX:]]
-
-
-def _readable(descriptor: int, timeout_s: float | None) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 def _size(path: Path) -> int:
@@ -376,7 +339,3 @@ def main(folder: Path) -> None:
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     Supervisor(folder, wake).run()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]).absolute())

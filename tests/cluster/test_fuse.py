@@ -1,0 +1,173 @@
+"""k3s under the forming lease: who ends it when the lease is over, whoever else is dead."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from ledger import Instant
+from meshd.holder import lease, processes
+from tests.cluster.supervised import Bench, is_alive, until
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path / "bench")
+    yield bench
+    with trio.CancelScope(shield=True):
+        await bench.clear_away()
+    bench.check_never_two()
+
+
+def from_now(seconds: float) -> Instant:
+    return Instant(processes.boot_time_s() + seconds)
+
+
+async def started(bench: Bench, *, left_s: float = 60.0) -> int:
+    """Have a leased k3s running, then cut its lease to what is to be left."""
+    await bench.host.extend("c1", from_now(60.0))
+    await bench.host.ensure(bench.launch("server", name="c1/server", leased=True))
+    await until(lambda: bench.pid in bench.started and bench.fuse())
+    if left_s < 60.0:
+        # No daemon does that: a lease never shrinks. Here it saves a minute.
+        shorter = {"cluster": "c1", "boot_id": processes.boot_id(), "until": from_now(left_s)}
+        processes.write_json(bench.folder / "host" / "lease.json", shorter)
+    pid = bench.pid
+    assert pid is not None
+    return pid
+
+
+async def test_without_a_lease_k3s_is_not_started(bench: Bench) -> None:
+    await bench.host.ensure(bench.launch("server", name="c1/server", leased=True))
+    await until(lambda: bench.host.look().unleased)
+    assert bench.started == []
+    await bench.host.extend("c1", from_now(lease.START_MIN_S + 30))
+    await until(lambda: len(bench.started) == 1)
+    assert not bench.host.look().unleased
+
+
+@pytest.mark.parametrize("left_s", [lease.START_MIN_S - 1, -1.0])
+async def test_a_lease_with_too_little_left_starts_nothing(bench: Bench, left_s: float) -> None:
+    await bench.host.extend("c1", from_now(left_s))
+    await bench.host.ensure(bench.launch("server", name="c1/server", leased=True))
+    await until(lambda: bench.host.look().unleased)
+    assert bench.started == []
+
+
+async def test_a_lease_of_another_cluster_starts_nothing(bench: Bench) -> None:
+    await bench.host.extend("c2", from_now(60))
+    await bench.host.ensure(bench.launch("server", name="c1/server", leased=True))
+    await until(lambda: bench.host.look().unleased)
+    assert bench.started == []
+
+
+async def test_a_lease_of_another_boot_starts_nothing(bench: Bench) -> None:
+    await bench.host.extend("c1", from_now(60))
+    file = bench.folder / "host" / "lease.json"
+    record = processes.read_json(file)
+    assert record is not None
+    processes.write_json(file, record | {"boot_id": "another"})
+    await bench.host.ensure(bench.launch("server", name="c1/server", leased=True))
+    await until(lambda: bench.host.look().unleased)
+    assert bench.started == []
+
+
+async def test_when_the_lease_is_over_k3s_and_all_below_it_is_killed(bench: Bench) -> None:
+    bench.behaves("stubborn")
+    pid = await started(bench, left_s=0.5)
+    await until((bench.folder / "child").exists)
+    await until((bench.folder / "child").read_text)
+    child = int((bench.folder / "child").read_text())
+    await until(lambda: not is_alive(pid))
+    await until(lambda: not is_alive(child))
+    await until(lambda: bench.host.look().unleased)
+    held = bench.host.look()
+    assert (held.pid, held.exits) == (None, 0), "an end that the fuse caused is none of k3s' own"
+    assert len(bench.started) == 1
+
+
+async def test_the_fuse_needs_neither_daemon_nor_supervisor(bench: Bench) -> None:
+    pid = await started(bench, left_s=1.0)
+    bench.kill_supervisor()
+    await until(lambda: not bench.supervisors())
+    await until(lambda: not is_alive(pid))
+
+
+async def test_the_fuse_works_while_the_supervisor_is_stopped(bench: Bench) -> None:
+    pid = await started(bench, left_s=1.0)
+    (supervisor,) = bench.supervisors()
+    os.kill(supervisor, signal.SIGSTOP)
+    await until(lambda: not is_alive(pid))
+    os.kill(supervisor, signal.SIGCONT)
+
+
+async def test_a_lease_that_grows_keeps_k3s_and_one_without_limit_takes_the_fuse_away(
+    bench: Bench,
+) -> None:
+    pid = await started(bench, left_s=1.0)
+    await bench.host.extend("c1", from_now(60))
+    await bench.host.extend("c1", from_now(10))  # Never shorter.
+    assert bench.host.look().lease_until == pytest.approx(from_now(60), abs=5)
+    fuse = bench.fuse()
+    assert fuse is not None
+    await bench.host.extend("c1", None)
+    await bench.host.ensure(bench.launch("server", name="c1/server"))
+    await until(lambda: not is_alive(fuse))
+    assert bench.pid == pid
+
+
+async def test_a_killed_fuse_is_replaced(bench: Bench) -> None:
+    pid = await started(bench)
+    first = bench.fuse()
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await until(lambda: bench.fuse() not in (None, first))
+    assert bench.pid == pid
+
+
+async def test_the_next_supervisor_finds_k3s_without_a_fuse_and_arms_one(bench: Bench) -> None:
+    await started(bench)
+    bench.kill_supervisor()
+    await until(lambda: not bench.supervisors())
+    first = bench.fuse()
+    assert first is not None
+    os.kill(first, signal.SIGKILL)
+    await bench.another_daemon().ensure(bench.launch("server", name="c1/server", leased=True))
+    await until(lambda: bench.fuse() not in (None, first))
+
+
+async def test_a_stop_kills_at_once_and_lasts(bench: Bench) -> None:
+    bench.behaves("stubborn")
+    pid = await started(bench)
+    await bench.host.stop("c1")
+    await until(lambda: bench.host.look().down)
+    assert not is_alive(pid)
+    bench.kill_supervisor()
+    await until(lambda: not bench.supervisors())
+    after = bench.another_daemon()
+    await after.stop("c1")
+    await until(lambda: after.look().down)
+    assert len(bench.started) == 1
+    await after.ensure(bench.launch("server", name="c2/server"))
+    await until(lambda: len(bench.started) == 2)
+
+
+async def test_a_stop_of_a_k3s_that_nobody_holds_any_more_reaches_it(bench: Bench) -> None:
+    pid = await started(bench)
+    bench.kill_supervisor()
+    await until(lambda: not bench.supervisors())
+    await bench.another_daemon().stop("c1")
+    await until(lambda: bench.host.look().down)
+    assert not is_alive(pid)
+
+
+async def test_a_stop_of_another_cluster_stops_nothing(bench: Bench) -> None:
+    pid = await started(bench)
+    await bench.host.stop("c2")
+    assert bench.host.look().cluster == "c1"
+    assert bench.pid == pid
