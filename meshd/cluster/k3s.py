@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -43,12 +44,14 @@ class ServerReading:
         obstacle: what k3s is not ready for, as a sentence; None once it is ready.
         api_answers: whether Kubernetes' own API is ready, which is earlier.
         voters: Kubernetes node names of etcd's voting members, sorted.
+        members: those and the learners: (node name or "" while it has none, host of its peer URL).
         nodes: (name, whether Ready), sorted.
     """
 
     obstacle: str | None
     api_answers: bool = False
     voters: tuple[str, ...] | None = None
+    members: tuple[tuple[str, str], ...] | None = None
     uid: str | None = None
     nodes: tuple[tuple[str, bool], ...] | None = None
     lease: Lease | None = None
@@ -90,11 +93,13 @@ class ServerApi:
             self._last = ServerReading(obstacle="k3s is making its certificates")
             return self._last
         thorough = thorough or self._last.obstacle is not None
-        voters = await self._voters() if thorough else self._last.voters
+        known = self._last.voters, self._last.members
+        voters, members = await self._membership() if thorough else known
         obstacle = await self._refusal(self._as_admin, "/readyz")
         if obstacle is not None:
-            voters = voters if thorough else await self._voters()
-            self._last = ServerReading(obstacle=obstacle, voters=voters)
+            if not thorough:
+                voters, members = await self._membership()
+            self._last = ServerReading(obstacle=obstacle, voters=voters, members=members)
             return self._last
         if thorough:
             obstacle = await self._refusal(self._as_node, "/v1-k3s/readyz", user="node")
@@ -102,6 +107,7 @@ class ServerApi:
             obstacle=obstacle,
             api_answers=True,
             voters=voters,
+            members=members,
             uid=self._last.uid or await self._uid(),
             nodes=await self._nodes() if thorough else self._last.nodes,
             lease=await self._lease(),
@@ -136,9 +142,11 @@ class ServerApi:
             return answer
         return None if answer.status_code == httpx.codes.OK else _not_ready(answer)
 
-    async def _voters(self) -> tuple[str, ...] | None:
+    async def _membership(
+        self,
+    ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]] | tuple[None, None]:
         record = await self._json(self._as_node, "/db/info", user="server")
-        return None if record is None else voters_of(record)
+        return (None, None) if record is None else (voters_of(record), members_of(record))
 
     async def _uid(self) -> str | None:
         record = await self._json(self._as_admin, "/api/v1/namespaces/kube-system")
@@ -219,6 +227,19 @@ def voters_of(db_info: Mapping[str, Any]) -> tuple[str, ...]:
     names = [m["name"] for m in db_info["members"] if not m.get("isLearner")]
     matches = [_MEMBER.fullmatch(name) for name in names]  # A joining member has no name yet.
     return tuple(sorted(match["node"] for match in matches if match is not None))
+
+
+def members_of(db_info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return (node name, host of the first peer URL) of all members, sorted.
+
+    A member that is still joining has no name yet, and then "" stands for it.
+    """
+    found = []
+    for member in db_info["members"]:
+        match = _MEMBER.fullmatch(member["name"])
+        urls = member.get("peerURLs") or [""]
+        found.append((match["node"] if match is not None else "", urlsplit(urls[0]).hostname or ""))
+    return tuple(sorted(found))
 
 
 def is_ready(node: Mapping[str, Any]) -> bool:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ledger import Moment, NodeId
+from ledger import Instant, Moment, NodeId
 from meshd.cluster import kubevip
+from meshd.cluster.aside import aside_folder, set_aside
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
 from meshd.cluster.hostinit import HostInit, OwnProcess
 from meshd.cluster.k3s import ServerReading
@@ -90,6 +92,7 @@ class K3sCluster:
         self._ordered = trio.Event()
         self._tokens: Tokens | None = None
         self._laid: tuple[ClusterOrder, Launch] | None = None
+        self._ended: tuple[str, ...] = ()
         self._watch = Watch(self._paths, node_name)
         vip = settings.kubevip or KubeVip(address="")  # The address is the plan's.
         self._guardian = kubevip.Guardian(
@@ -102,7 +105,7 @@ class K3sCluster:
         self._looks = 0
 
     def apply(self, order: ClusterOrder) -> None:
-        """Replace the order; never blocks. An order of no seat stops no k3s that runs."""
+        """Replace the order; never blocks. An order of no seat by itself stops no k3s."""
         if order != self._order:
             self._order = order
             self._ordered.set()
@@ -144,7 +147,7 @@ class K3sCluster:
                     self._ordered, self._changed_at = trio.Event(), self._clock().at
                 order = self._order
                 await self._clear_left_over_address(order)
-                ground = await self._prepare(order)
+                ground = await self._end(order) or await self._prepare(order)
                 said = await self._look(order, ground)
                 if said != self._said:
                     self._said, self._changed_at = said, self._clock().at
@@ -154,6 +157,36 @@ class K3sCluster:
         finally:
             with trio.CancelScope(shield=True):
                 await self._watch.close()
+
+    async def _end(self, order: ClusterOrder) -> Obstacle | None:
+        """End what the order wants ended, and note what is; return what the rest waits for."""
+        plan, ended = order.plan, list[str]()
+        stop = (plan.cluster_id,) if order.stop and plan is not None else ()
+        waiting = None
+        try:
+            for cluster in (*order.abandoned, *stop):
+                await self._hostinit.stop(cluster)
+                held = self._hostinit.look()
+                if held.cluster == cluster and not held.down:
+                    sentence = f"k3s of cluster {cluster[:8]}, which is given up, is being stopped"
+                    waiting = Obstacle(state="waiting", sentence=sentence)
+                    continue
+                if cluster in order.abandoned and cluster not in self._ended:
+                    await self._set_aside(cluster)
+                ended.append(cluster)
+        except OSError as error:
+            waiting = _refused(error)
+        self._ended = tuple(ended)
+        if waiting is None and order.stop:
+            sentence = "this start of the cluster is given up: k3s stays down until it is decided"
+            waiting = Obstacle(state="waiting", sentence=sentence)
+        return waiting
+
+    async def _set_aside(self, cluster: str) -> None:
+        if await trio.to_thread.run_sync(set_aside, self._paths, cluster):
+            folder = str(aside_folder(self._paths, cluster))
+            _LOG.warning("data_set_aside", cluster=cluster, folder=folder)
+            self._laid = None
 
     async def _prepare(self, order: ClusterOrder) -> Launch | Obstacle | None:
         """Bring disk and supervisor to the order; None if nothing is ordered."""
@@ -168,16 +201,17 @@ class K3sCluster:
             await self._watch.use_passwords(server=tokens.server, node=tokens.agent)
         try:
             begun = await trio.to_thread.run_sync(self._groundwork.note_begun)
-            if begun or self._laid is None or self._laid[0] != order:
+            if begun or self._laid is None or self._laid[0] != _without_lease(order):
                 ground = await self._lay(order, tokens)
                 if isinstance(ground, Obstacle):
                     return ground
-                self._laid = order, ground
+                self._laid = _without_lease(order), ground
+            if order.plan is not None and order.plan.leased:
+                await self._hostinit.extend(order.plan.cluster_id, order.lease_until)
             await self._hostinit.ensure(self._laid[1])
         except OSError as error:
             self._laid = None
-            where = f" at {error.filename}" if error.filename else ""
-            return Obstacle(state="failed", sentence=f"{error.strerror or error}{where}")
+            return _refused(error)
         return self._laid[1]
 
     async def _lay(self, order: ClusterOrder, tokens: Tokens) -> Launch | Obstacle:
@@ -190,7 +224,7 @@ class K3sCluster:
 
     async def _look(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> K3sObserved:
         if order.seat == "none":
-            return _ABSENT
+            return replace(_ABSENT, stopped=self._ended)
         held = self._hostinit.look()
         self._watch.listen(self._hostinit.new_lines(), self._clock().at)
         self._looks += 1
@@ -202,7 +236,7 @@ class K3sCluster:
             Seen(
                 node_name=self._node_name,
                 node_ip=self._address(order),
-                formed=order.formed,
+                order=order,
                 version=await self._version_of_k3s(),
                 obstacle=ground if isinstance(ground, Obstacle) else None,
                 held=held,
@@ -211,6 +245,7 @@ class K3sCluster:
                 worker=reading.worker,
                 has_node=order.seat == "worker" or runs_agent(self._settings.k3s),
                 vip_answers=reading.vip_answers,
+                stopped=self._ended,
             ),
             self._said,
         )
@@ -280,6 +315,16 @@ class K3sCluster:
         if self._version is None or self._version[0] != file:
             self._version = file, await _ask_version(binary)
         return self._version[1]
+
+
+def _without_lease(order: ClusterOrder) -> ClusterOrder:
+    """Return the order as it stays while its lease grows."""
+    return order if order.lease_until is None else replace(order, lease_until=Instant(0.0))
+
+
+def _refused(error: OSError) -> Obstacle:
+    where = f" at {error.filename}" if error.filename else ""
+    return Obstacle(state="failed", sentence=f"{error.strerror or error}{where}")
 
 
 def _vip_of(order: ClusterOrder) -> str | None:

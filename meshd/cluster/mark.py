@@ -62,8 +62,8 @@ def read_disk(paths: K3sPaths) -> Disk:
     has_etcd, has_sqlite = paths.etcd_log.is_dir(), paths.sqlite.exists()
     traces = (paths.tls / "server-ca.crt", paths.server / "token", paths.server / "cred")
     return Disk(
-        server_mark=_read_mark(paths.server),
-        agent_mark=_read_mark(paths.agent),
+        server_mark=read_mark(paths.server),
+        agent_mark=read_mark(paths.agent),
         has_etcd=has_etcd,
         has_sqlite=has_sqlite,
         has_server_files=has_etcd or has_sqlite or any(trace.exists() for trace in traces),
@@ -212,7 +212,12 @@ def _first_start_file(state_dir: Path, cluster_id: str) -> Path:
     return state_dir / "cluster" / "started" / cluster_id
 
 
-def _read_mark(folder: Path) -> Mark | Literal["damaged"] | None:
+def read_mark(folder: Path) -> Mark | Literal["damaged"] | None:
+    """Return the mark of k3s' `server` or `agent` folder, or of one that was set aside.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         return msgspec.json.decode((folder / MARK_NAME).read_bytes(), type=Mark)
     except FileNotFoundError:

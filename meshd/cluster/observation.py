@@ -6,14 +6,16 @@ Node is Ready (all that run pods). What it was told to do proves nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
+from ledger import Instant
 from meshd.cluster.complaints import Complaint, exit_complaint
 from meshd.cluster.groundwork import Obstacle
 from meshd.cluster.hostinit import Held
 from meshd.cluster.k3s import ServerReading
 from meshd.cluster.plan import url_of
-from meshd.events import K3sObserved
+from meshd.events import ClusterOrder, K3sObserved
 from meshd.schema import K3sState
 
 
@@ -23,16 +25,17 @@ class Seen:
 
     Args:
         obstacle: why k3s is not to be started, if it is not.
-        formed: whether the cluster is; before, a server is of use once it can be joined.
+        order: what is ordered; until formed a server is of use once it can be joined.
         complaint: what k3s complained about a moment ago.
         server: what a server said; None on a worker, or if k3s does not run.
         worker: why a worker is not ready, None if it is; of no meaning on a server.
+        stopped: clusters that are down on this node, as ordered.
         has_node: whether this node has a Node object (servers without agent have none).
     """
 
     node_name: str
     node_ip: str | None
-    formed: bool
+    order: ClusterOrder
     version: str
     obstacle: Obstacle | None
     held: Held
@@ -41,32 +44,50 @@ class Seen:
     worker: str | None
     has_node: bool
     vip_answers: bool
+    stopped: tuple[str, ...] = ()
 
 
 def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
     """Return what to say, given what was said before (for what is not read at every look)."""
     state, waiting_for = _state(seen)
-    server = seen.server
-    if server is None:
-        return K3sObserved(
-            state=state,
-            waiting_for=waiting_for,
-            version=seen.version,
-            vip_answers=seen.vip_answers,
-        )
-    answers = server.api_answers or (server.voters is not None and not seen.formed)
-    ready = None if server.nodes is None else sum(is_ready for _, is_ready in server.nodes)
-    return K3sObserved(
+    said = K3sObserved(
         state=state,
         waiting_for=waiting_for,
         version=seen.version,
+        vip_answers=seen.vip_answers,
+        exits=seen.held.exits,
+        lease_until=_fuse_until(seen),
+        stopped=seen.stopped,
+    )
+    server = seen.server
+    if server is None:
+        return said
+    answers = server.api_answers or (server.voters is not None and not seen.order.formed)
+    ready = None if server.nodes is None else sum(is_ready for _, is_ready in server.nodes)
+    return replace(
+        said,
         endpoint=url_of(seen.node_ip) if answers and seen.node_ip else None,
         voters=server.voters or (),
+        members=_member_names(seen.order, server.members or ()),
         kube_system_uid=server.uid or before.kube_system_uid,
         nodes_ready=ready,
         vip_holder=server.lease.holder if server.lease is not None else None,
-        vip_answers=seen.vip_answers,
     )
+
+
+def _fuse_until(seen: Seen) -> Instant | None:
+    """Return the deadline that the fuse holds for the ordered cluster, None without one."""
+    plan, until = seen.order.plan, seen.held.lease_until
+    if plan is None or plan.cluster_id != seen.held.cluster or until is None:
+        return None
+    return until if math.isfinite(until) else None
+
+
+def _member_names(order: ClusterOrder, members: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """Name the members: one that is joining has no name in etcd, but a seat's address."""
+    seats = order.plan.seats if order.plan is not None else ()
+    of_address = {seat.node_ip: seat.node_name for seat in seats}
+    return tuple(sorted(name or of_address.get(host, host) for name, host in members))
 
 
 def _state(seen: Seen) -> tuple[K3sState, str | None]:
@@ -90,6 +111,11 @@ def _state_without_k3s(seen: Seen) -> tuple[K3sState, str]:
         return "failed", (
             f"{seen.held.blocked} is gone: restore the database from a backup or a snapshot; an "
             "empty one would be a second cluster"
+        )
+    if seen.held.unleased:
+        return "waiting", (
+            "until the cluster is formed k3s runs only while a quorum of voters keeps answering "
+            "its initialiser, and just now too little of that time is left"
         )
     last = seen.held.last_exit
     if last is None:

@@ -24,11 +24,12 @@ for pid in $(cat pids); do
 done
 echo $$ >> pids
 echo "arguments: $*"
+child() { echo "$1" > child.new; mv child.new child; }
 case $(cat mode) in
 crash) echo 'level=fatal msg="first line"'; echo 'level=fatal msg="last line"'; exit 3 ;;
 exit0) echo 'level=error msg="duplicate node name found"'; exit 0 ;;
-stubborn) trap '' TERM; sleep 1000 & echo $! > child.new; mv child.new child; while :; do wait; done ;;
-leaves-child) sleep 1000 & echo $! > child.new; mv child.new child; exit 1 ;;
+stubborn) trap '' TERM; sleep 1000 & child $!; while :; do wait; done ;;
+leaves-child) sleep 1000 & child $!; exit 1 ;;
 database) mkdir -p wal; exec sleep 1000 ;;
 environment) env > environment; exec sleep 1000 ;;
 *) exec sleep 1000 ;;

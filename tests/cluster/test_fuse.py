@@ -96,6 +96,7 @@ async def test_the_fuse_needs_neither_daemon_nor_supervisor(bench: Bench) -> Non
     bench.kill_supervisor()
     await until(lambda: not bench.supervisors())
     await until(lambda: not is_alive(pid))
+    assert bench.supervisors() == []
 
 
 async def test_the_fuse_works_while_the_supervisor_is_stopped(bench: Bench) -> None:
@@ -104,6 +105,8 @@ async def test_the_fuse_works_while_the_supervisor_is_stopped(bench: Bench) -> N
     os.kill(supervisor, signal.SIGSTOP)
     await until(lambda: not is_alive(pid))
     os.kill(supervisor, signal.SIGCONT)
+    await until(lambda: bench.host.look().unleased)
+    assert bench.started == [pid]
 
 
 async def test_a_lease_that_grows_keeps_k3s_and_one_without_limit_takes_the_fuse_away(
@@ -139,6 +142,7 @@ async def test_the_next_supervisor_finds_k3s_without_a_fuse_and_arms_one(bench: 
     os.kill(first, signal.SIGKILL)
     await bench.another_daemon().ensure(bench.launch("server", name="c1/server", leased=True))
     await until(lambda: bench.fuse() not in (None, first))
+    assert len(bench.started) == 1
 
 
 async def test_a_stop_kills_at_once_and_lasts(bench: Bench) -> None:

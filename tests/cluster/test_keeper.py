@@ -248,7 +248,7 @@ READY = ServerReading(
 SEEN = Seen(
     node_name=NAMES[N1],
     node_ip=ADDRESSES[N1],
-    formed=True,
+    order=initialiser(formed=True),
     version="v1",
     obstacle=None,
     held=replace(IDLE, pid=1),
@@ -277,9 +277,9 @@ def test_a_server_is_ready_when_it_votes_and_its_node_is() -> None:
 
 def test_before_the_cluster_is_formed_a_server_that_can_be_joined_has_an_endpoint() -> None:
     early = ServerReading(obstacle="its API server is starting", voters=(NAMES[N1],))
-    assert said(server=early, formed=False).endpoint == "https://10.0.0.11:6443"
-    assert said(server=early, formed=True).endpoint is None
-    assert said(server=replace(early, voters=None), formed=False).endpoint is None
+    assert said(server=early, order=initialiser()).endpoint == "https://10.0.0.11:6443"
+    assert said(server=early).endpoint is None
+    assert said(server=replace(early, voters=None), order=initialiser()).endpoint is None
 
 
 def test_a_complaint_counts_only_while_k3s_is_not_ready() -> None:

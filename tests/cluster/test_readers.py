@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshd.cluster import K3sPaths, prepare_secrets
-from meshd.cluster.k3s import AgentApi, Lease, ServerApi, voters_of
+from meshd.cluster.k3s import AgentApi, Lease, ServerApi, members_of, voters_of
 from meshd.cluster.kubevip import VipProbe
 from meshd.cluster.secrets import CandidateSecrets
 from tests.cluster.fake_api import FakeApi, serving, write_credentials
@@ -184,3 +184,11 @@ async def test_the_vip_answers_only_as_a_server_of_this_cluster(
 def test_voters_are_members_with_a_name_that_are_no_learners() -> None:
     assert voters_of({"members": MEMBERS}) == ("n1-aaaaaaaa", "n3-cccccccc")
     assert voters_of({"members": []}) == ()
+
+
+def test_a_member_that_is_still_joining_is_known_by_its_address() -> None:
+    members = [
+        {"name": "n1-aaaaaaaa-36777e23", "peerURLs": ["https://10.0.0.11:2380"]},
+        {"name": "", "peerURLs": ["https://[fd00::12]:2380"], "isLearner": True},
+    ]
+    assert members_of({"members": members}) == (("", "fd00::12"), ("n1-aaaaaaaa", "10.0.0.11"))
