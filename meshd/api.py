@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 import json
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,6 +25,9 @@ from starlette.routing import Route
 
 from meshd.errors import MeshdError
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Prometheus, "Exposition formats": the version that every scraper reads."""
+
 
 class Readable(Protocol):
     """What the daemon lets its users read."""
@@ -32,6 +36,7 @@ class Readable(Protocol):
     def ledger_rows(self, *, author: str | None, prefix: str | None) -> list[dict[str, object]]: ...
     def history_rows(self, *, after: int) -> list[dict[str, object]]: ...
     async def history_grew(self, *, after: int) -> None: ...
+    def metrics(self) -> bytes: ...
     def unready_reason(self) -> str | None: ...
     def stalled_reason(self) -> str | None: ...
 
@@ -62,12 +67,16 @@ def build_app(readable: Readable) -> Starlette:
             return StreamingResponse(stream, media_type="text/event-stream")
         return _object("Events", events=readable.history_rows(after=int(after)))
 
+    async def metrics(_: Request) -> Response:
+        return Response(readable.metrics(), headers={"content-type": METRICS_TYPE})
+
     return Starlette(
         routes=[
             Route("/v1/status", status),
             Route("/v1/ledger", ledger),
             Route("/v1/ledger/get", ledger_get),
             Route("/v1/events", events),
+            Route("/metrics", metrics),
             Route("/livez", _probe(readable.stalled_reason)),
             Route("/readyz", _probe(readable.unready_reason)),
         ]
@@ -97,6 +106,8 @@ def open_sockets(run_dir: Path) -> list[socket.socket]:
 async def serve_api(readable: Readable, sockets: Sequence[socket.socket]) -> None:
     """Serve on `sockets` until cancelled; then close them and remove their files."""
     config = Config()
+    # With the other libraries' lines, not to stderr by a way of its own.
+    config.errorlog = logging.getLogger("hypercorn")
     config.loglevel = "ERROR"
     config.graceful_timeout = 0.2
     app = wrap_app(build_app(readable), config.wsgi_max_body_size, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are wider.

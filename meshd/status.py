@@ -276,7 +276,7 @@ def _peer(node: Node, known: Known, state: LinkState, own_waiting: str | None) -
     )
 
 
-def _living_servers(node: Node, present: frozenset[NodeId]) -> list[Known]:
+def living_servers(node: Node, present: frozenset[NodeId]) -> list[Known]:
     """Return the seats whose API answers, as they say, and that are not seen as dead."""
     plan = node.standing.plan
     seats = [node.directory[seat.node] for seat in plan.seats] if plan is not None else []
@@ -289,7 +289,7 @@ def _living_servers(node: Node, present: frozenset[NodeId]) -> list[Known]:
 
 
 def _cluster(node: Node, present: frozenset[NodeId]) -> ClusterStatus:
-    servers = _living_servers(node, present)
+    servers = living_servers(node, present)
     records = [known.k3s for known in servers if known.k3s is not None]
     endpoint = servers[0].endpoint if servers else None
     if node.vip is not None and _vip_holder(node, present) is not None:
@@ -316,7 +316,7 @@ def _vip_holder(node: Node, present: frozenset[NodeId]) -> str | None:
     if node.vip is None:
         return None
     seen = node.observed.vip_holder if node.observed is not None else None
-    said = (known.k3s.vip_holder for known in _living_servers(node, present) if known.k3s)
+    said = (known.k3s.vip_holder for known in living_servers(node, present) if known.k3s)
     holder = seen or next((one for one in said if one), None)
     names = {
         known.facts.node_name: known.name for known in node.directory if known.facts is not None

@@ -56,6 +56,7 @@ class K3sCluster:
         secrets: what `prepare_secrets` made.
         sealing_key: opens what was sealed to this node.
         hostinit: who holds k3s; meshd's own supervisor if None.
+        hide: is told each token that is opened, so that no log shows it.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class K3sCluster:
         clock: Callable[[], Moment],
         paths: K3sPaths | None = None,
         hostinit: HostInit | None = None,
+        hide: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._settings = settings
+        self._hide = hide
         self._clock = clock
         self._node_name = node_name
         self._node_ip = node_ip
@@ -198,6 +201,8 @@ class K3sCluster:
             return tokens
         if tokens != self._tokens:
             self._tokens = tokens
+            for token in filter(None, (tokens.server, tokens.agent)):
+                self._hide(token)
             await self._watch.use_passwords(server=tokens.server, node=tokens.agent)
         try:
             begun = await trio.to_thread.run_sync(self._groundwork.note_begun)

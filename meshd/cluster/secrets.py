@@ -61,6 +61,11 @@ class CandidateSecrets:
         return hashlib.sha256(dict(self.tls)["server-ca.crt"]).hexdigest()
 
     @property
+    def tokens(self) -> tuple[str, str]:
+        """Both tokens."""
+        return self.server_token, self.agent_token
+
+    @property
     def token_commitment(self) -> str:
         """The hex SHA-256 of the server token."""
         return commitment_of(self.server_token)

@@ -3,6 +3,7 @@
 from meshd.config.expiry import day_of, judge_expiry, read_expiry
 from meshd.config.load import load_settings
 from meshd.config.naming import derive
+from meshd.config.redact import secrets_of
 from meshd.config.schema import (
     Capability,
     Finding,
@@ -40,4 +41,5 @@ __all__ = [
     "new_token",
     "parse_token",
     "read_expiry",
+    "secrets_of",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from meshd.config.naming import derive, network_id_from
@@ -51,6 +52,7 @@ def read_edgevpn_token(text: str) -> Network:
         secret=secret,
         capability="vote",
         seeds=(),
+        hidden=(text, secret, *_long_texts(content)),
     )
 
 
@@ -75,6 +77,15 @@ def _canonical(tree: Tree) -> object:
     if isinstance(tree, Sequence):
         return [_canonical(item) for item in tree.items]
     return tree.text
+
+
+def _long_texts(tree: Tree) -> Iterator[str]:
+    """Yield keys, room and meeting points; numbers and switches are shorter."""
+    if isinstance(tree, Table):
+        for below in tree.entries.values():
+            yield from _long_texts(below)
+    elif isinstance(tree, Scalar) and len(tree.text) >= KEY_CHARACTERS_MIN:
+        yield tree.text
 
 
 def _text_at(tree: Tree, path: tuple[str, ...]) -> str:

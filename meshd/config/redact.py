@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from meshd.config.check import Checked
 from meshd.config.keys import ALL, SECTIONS
-from meshd.config.schema import BUILT_IN, Origin
+from meshd.config.schema import BUILT_IN, Origin, Settings
 from meshd.config.tree import Scalar, Sequence, Table, Tree, plain
 
 HIDDEN = "(hidden)"
@@ -28,6 +28,17 @@ def redacted(content: Table) -> Table:
         name: _redacted(name, content.entries[name]) for name in SECTIONS if name in content.entries
     }
     return replace(content, entries=entries)
+
+
+def secrets_of(settings: Settings) -> Iterator[str | bytes]:
+    """Yield everything in `settings` that must never be shown."""
+    yield settings.network.secret
+    yield from settings.network.hidden
+    if settings.external_db is not None:
+        yield settings.external_db
+    for name, value in (*settings.k3s.env, *settings.k3s_agent.env):
+        if _SECRET_NAME.search(name):
+            yield value
 
 
 def flat(tree: Tree, path: str = "") -> Iterator[tuple[str, str, Origin]]:

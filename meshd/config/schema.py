@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -75,6 +75,8 @@ class Network:
     capability: Capability
     seeds: tuple[str, ...]  # Multiaddrs, with or without /p2p/<id>.
     expires: date | None = None  # The last day (UTC) on which it lets a machine in.
+    hidden: tuple[str | bytes, ...] = field(default=(), compare=False)
+    """The token's own text and the secrets in it, for whoever has to keep them out of sight."""
 
     def __repr__(self) -> str:
         return f"Network({self.network_id}, epoch {self.epoch}, secret hidden)"

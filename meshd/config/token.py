@@ -187,7 +187,9 @@ def parse_token(text: str) -> Token:
     """
     text = text.strip()
     if text.lower().startswith(f"{PREFIX}1"):
-        return decode_token(text)
+        token = decode_token(text)
+        hidden = (text, token.network.secret)
+        return replace(token, network=replace(token.network, hidden=hidden))
     if text.lower().startswith("mesh"):
         raise ConfigError(
             "MESH-1002",

@@ -29,11 +29,13 @@ from meshd.events import (
     LinkObserved,
     Note,
     Persist,
+    Received,
     Reject,
     Seal,
     Send,
     Wakeup,
 )
+from meshd.metrics import Tally
 from meshd.ports import Cluster, EventSink, Mesh, Store
 from meshd.schema import Facts
 
@@ -124,7 +126,7 @@ class Driver(Generic[Driven]):
     Args:
         build: makes the node from what the store holds; called again after a failed commit.
         facts: this node's own, at first.
-
+        tally: counts frames and lines of the history.
         inbox: where the rest of the shell puts what it sees.
         sealed: the other end of it, for the answers to `Seal`.
     """
@@ -139,6 +141,7 @@ class Driver(Generic[Driven]):
         store: Store,
         log: Log,
         read_moment: Callable[[], Moment],
+        tally: Tally,
         inbox: trio.MemoryReceiveChannel[Event],
         sealed: EventSink,
     ) -> None:
@@ -148,6 +151,8 @@ class Driver(Generic[Driven]):
         self._store = store
         self._log = log
         self._read_moment = read_moment
+        self._tally = tally
+        self.storage_trouble: MeshdError | None = None
         self._last_turn = self._read_moment().at
         self.situation = Situation(FactsObserved(facts))
         self.node = build(facts)
@@ -194,6 +199,8 @@ class Driver(Generic[Driven]):
                 break
         for event in batch:
             self.situation.note(event)
+            if isinstance(event, Received):
+                self._tally.frame(event.channel, "in", len(event.frame))
         return batch or [Wakeup()]
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
@@ -214,6 +221,7 @@ class Driver(Generic[Driven]):
             case Persist():
                 pass  # Done, before all others.
             case Send(peer, channel, frame):
+                self._tally.frame(channel, "out", len(frame))
                 self._mesh.send_nowait(peer, channel, frame)
             case Reject(peer, reason):
                 self._log.warning("peer_rejected", peer=peer, reason=reason)
@@ -227,6 +235,7 @@ class Driver(Generic[Driven]):
                 self._cluster.apply(order)
             case Note(kind=kind, text=text):
                 self._log.info(kind, text=text)
+                self._tally.note(kind, self._read_moment().at)
                 await self._store.append_history(self._read_moment().wall_ms, kind, text)
                 self.history_grew.unpark_all()
             case _:
@@ -250,6 +259,7 @@ class Driver(Generic[Driven]):
         """Stay mute until the disk takes a commit again; status says why meanwhile."""
         self._log.warning("storage_failed", code=error.code, what=error.what, fix=error.fix)
         finding = Health(code=error.code, severity="error", message=error.what, fix=error.fix)
+        self.storage_trouble = error
         health = self.situation.set_health("storage", [finding])
         self.node.handle(health, self._read_moment())  # Its effects are lost on purpose.
         while True:
@@ -261,6 +271,7 @@ class Driver(Generic[Driven]):
                 await self._store.probe()
             except MeshdError:
                 continue
+            self.storage_trouble = None
             self.situation.set_health("storage", [])
             self._log.info("storage_works_again")
             return

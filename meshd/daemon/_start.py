@@ -22,11 +22,12 @@ from structlog.typing import FilteringBoundLogger
 from ledger import BadEntry, decode_entry
 from meshd import __version__
 from meshd.api import open_sockets, serve_api
-from meshd.clock import read_moment
+from meshd.clock import read_instant, read_moment
 from meshd.cluster import CandidateSecrets, K3sCluster, prepare_secrets
-from meshd.config import Settings, derive, load_settings
-from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver, Situation
+from meshd.config import Settings, derive, load_settings, secrets_of
+from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver
 from meshd.daemon._lookout import refuse_expired_token, unjudged_token
+from meshd.daemon._telling import Telling
 from meshd.daemon._view import View
 from meshd.errors import MeshdError
 from meshd.events import Event, FactsObserved, Health
@@ -42,8 +43,9 @@ from meshd.identity import (
 )
 from meshd.machine import cpu_count, memory_mib, read_node_ip
 from meshd.mesh import LibP2PMesh
+from meshd.metrics import Tally
 from meshd.node import Node
-from meshd.observe import open_log
+from meshd.observe import DaemonLog, open_log, shown_at_the_end
 from meshd.ports import EventSink, Mesh
 from meshd.schema import Facts
 from meshd.storage import SqliteStore, locked_state_dir, volatile_reason
@@ -69,6 +71,8 @@ class Opened:
     may_vote: bool
     is_new: bool  # It had no identity before.
     log: FilteringBoundLogger
+    daemon_log: DaemonLog
+    tally: Tally
 
 
 def run_daemon(*, config: Sequence[Path], state_dir: Path, run_dir: Path) -> int:
@@ -82,11 +86,13 @@ def run_daemon(*, config: Sequence[Path], state_dir: Path, run_dir: Path) -> int
     Returns:
         The exit code; errors for the operator were printed on stderr.
     """
+    tally = Tally(started_at=read_moment().at)
     try:
         settings = load_settings(config or None, os.environ)
-        log = open_log(settings.log_level, os.environ)
+        log, daemon_log = open_log(settings.log_level, os.environ, clock=read_instant)
+        daemon_log.hide(*secrets_of(settings))
         with locked_state_dir(state_dir):
-            opened = _open(settings, state_dir, log)
+            opened = _open(settings, state_dir, log, daemon_log, tally)
             try:
                 trio.run(_serve, opened, state_dir, open_sockets(run_dir))
             finally:
@@ -111,11 +117,17 @@ def _leaves(group: ExceptionGroup[MeshdError]) -> Iterator[MeshdError]:
 
 def _report(error: MeshdError) -> int:
     # The log may not be open yet, and this is for the person who started the daemon.
-    print(error.render(), file=sys.stderr)  # noqa: T201
+    print(shown_at_the_end(error, os.environ), file=sys.stderr)  # noqa: T201
     return error.exit_code
 
 
-def _open(settings: Settings, state_dir: Path, log: FilteringBoundLogger) -> Opened:
+def _open(
+    settings: Settings,
+    state_dir: Path,
+    log: FilteringBoundLogger,
+    daemon_log: DaemonLog,
+    tally: Tally,
+) -> Opened:
     """Open and check everything that lies on this machine."""
     health = []
     for finding in settings.findings:
@@ -136,18 +148,21 @@ def _open(settings: Settings, state_dir: Path, log: FilteringBoundLogger) -> Ope
         message = f"this node does not vote: {state_dir} does not survive a power cut ({volatile})"
         fix = "name a directory on a real disk with --state-dir"
         health.append(Health(code="MESH-2007", severity="error", message=message, fix=fix))
-    for item in health:
-        log.warning("finding", code=item.code, message=item.message, fix=item.fix)
+    daemon_log.name_node(identity.node_id)
+    secrets = prepare_secrets(state_dir)
+    daemon_log.hide(identity.private_key.private_bytes_raw(), *secrets.tokens)
     key = derive(settings.network.secret, "meshd fingerprint v1")
     return Opened(
         settings=settings,
         identity=identity,
-        secrets=prepare_secrets(state_dir),
+        secrets=secrets,
         fingerprint=machine_fingerprint(key, identifiers),
         health=tuple(health),
         may_vote=volatile is None and settings.network.capability == "vote",
         is_new=is_new,
         log=log,
+        daemon_log=daemon_log,
+        tally=tally,
         store=store,
     )
 
@@ -195,17 +210,19 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         secrets=opened.secrets,
         sealing_key=identity.sealing_key,
         clock=read_moment,
+        hide=opened.daemon_log.hide,
     )
     events, inbox = trio.open_memory_channel[Event](INBOX_EVENTS_MAX)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope, opened.log)
         addresses = await nursery.start(mesh.run, events)
+        opened.tally.reached("listening", read_moment().at)
         opened.log.info(
             "listening",
-            node=identity.node_id,
+            text=f"this is {socket.gethostname()}",
             version=__version__,
             network=settings.network.network_id,
-            addresses=" ".join(addresses),
+            addresses=list(addresses),
         )
         driver = Driver(
             build=partial(_build_node, opened),
@@ -215,6 +232,7 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
             store=opened.store,
             log=opened.log,
             read_moment=read_moment,
+            tally=opened.tally,
             inbox=inbox,
             sealed=events,
         )
@@ -226,8 +244,9 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
             "mesh": lambda: mesh.health(formed=driver.node.standing.formed),
             "machine": partial(_look_around, opened),
         }
-        nursery.start_soon(_watch_health, looks, driver.situation, events)
-        nursery.start_soon(serve_api, View(driver, opened.store, read_moment), sockets)
+        nursery.start_soon(_watch_health, opened, looks, driver, events)
+        view = View(driver, opened.store, read_moment, opened.tally)
+        nursery.start_soon(serve_api, view, sockets)
 
 
 def _log_of_mesh(log: FilteringBoundLogger, kind: str, text: str) -> None:
@@ -315,16 +334,27 @@ def _look_around(opened: Opened) -> tuple[Health, ...]:
     return unjudged_token(network, wall_ms=read_moment().wall_ms) if opened.is_new else ()
 
 
-async def _watch_health(looks: Looks, situation: Situation, events: EventSink) -> None:
-    """Tell the node what is wrong around it, when that changes; each look is a source."""
+async def _watch_health(
+    opened: Opened, looks: Looks, driver: Driver[Node], events: EventSink
+) -> None:
+    """Tell the node what is wrong around it, when that changes; each look is a source.
+
+    The log is told what lasts in the same turn: a timer of its own would cost more than it does.
+    """
     told: dict[str, tuple[Health, ...]] = dict.fromkeys(looks, ())
+    telling = Telling()
     while True:
         for source, look in looks.items():
             found = look()
             if found != told[source]:
-                await events.send(situation.set_health(source, found))
+                await events.send(driver.situation.set_health(source, found))
                 told[source] = found
-        await trio.sleep(HEALTH_INTERVAL_S)
+        for line in telling.lines(driver.node.waiting_for, driver.node.health, read_instant()):
+            getattr(opened.log, line.level)(line.event, **line.fields)
+        opened.daemon_log.flush()
+        due = trio.current_time() + HEALTH_INTERVAL_S
+        await trio.sleep_until(due)
+        opened.tally.lag.note(trio.current_time() - due, read_instant())
 
 
 async def _stop_on_signal(scope: trio.CancelScope, log: FilteringBoundLogger) -> None:

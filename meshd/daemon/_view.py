@@ -7,7 +7,10 @@ from collections.abc import Callable
 import msgspec
 
 from ledger import Moment
+from meshd import __version__
 from meshd.daemon._drive import Driver
+from meshd.figures import read_figures
+from meshd.metrics import Exposition, Snapshot, Tally
 from meshd.node import Node
 from meshd.status import build_status, ledger_rows
 from meshd.storage import SqliteStore
@@ -19,17 +22,22 @@ class View:
     """Reads the node between its turns; changes nothing."""
 
     def __init__(
-        self, driver: Driver[Node], store: SqliteStore, read_moment: Callable[[], Moment]
+        self,
+        driver: Driver[Node],
+        store: SqliteStore,
+        read_moment: Callable[[], Moment],
+        tally: Tally,
     ) -> None:
         self._driver = driver
         self._store = store
         self._read_moment = read_moment
-        self._started_at = read_moment().at
+        self._tally = tally
+        self._exposition = Exposition()
 
     def status_json(self) -> bytes:
         """Return the Status object of the public contract, encoded."""
         now = self._read_moment()
-        status = build_status(self._driver.node, now, uptime_s=now.at - self._started_at)
+        status = build_status(self._driver.node, now, uptime_s=now.at - self._tally.started_at)
         return msgspec.json.encode(status)
 
     def ledger_rows(self, *, author: str | None, prefix: str | None) -> list[dict[str, object]]:
@@ -49,15 +57,32 @@ class View:
         if not self._store.history(after=after, limit=1):
             await self._driver.history_grew.park()
 
+    def metrics(self) -> bytes:
+        """Return the text of `/metrics`."""
+        return self._exposition.render(
+            Snapshot(
+                figures=read_figures(self._driver.node),
+                tally=self._tally,
+                version=__version__,
+                now=self._read_moment().at,
+            )
+        )
+
     def unready_reason(self) -> str | None:
-        """Return why this node does not take part yet, or None."""
-        status = build_status(self._driver.node, self._read_moment(), uptime_s=0.0)
-        if status.genesis.phase == "formed":
-            return None
-        return status.node.waiting_for or f"genesis is {status.genesis.phase}"
+        """Return why this node has not joined its network or has no role yet, or None."""
+        node = self._driver.node
+        if node.standing.plan is None and node.facts.role_wish != "none":
+            return node.waiting_for or f"genesis is {node.genesis.state.phase}"
+        # A network of one has nobody to join.
+        if node.bounds.nodes_max > 1 and not any(one.connected for one in node.directory.others()):
+            return "no other node of this network is connected"
+        return None
 
     def stalled_reason(self) -> str | None:
-        """Return why the daemon should be restarted, or None."""
+        """Return why this daemon is of no use as it is, or None: loop and database are alive."""
+        trouble = self._driver.storage_trouble
+        if trouble is not None:
+            return f"{trouble.code}: {trouble.what}"
         late_s = self._driver.idle_s - STALLED_S
         overdue_s = self._read_moment().at - self._driver.node.deadline
         if late_s > 0 and overdue_s > STALLED_S:

@@ -162,9 +162,9 @@ def _listening_since(node: NodePlaces) -> datetime:
     while time.monotonic() < deadline:
         lines = node.log.read_text(encoding="utf-8").splitlines() if node.log.exists() else []
         for line in lines:
-            fields = dict(pair.split("=", 1) for pair in line.split() if "=" in pair)
+            fields = json.loads(line) if line.endswith("}") else {}
             if fields.get("event") == "listening":
-                return datetime.fromisoformat(fields["timestamp"])
+                return datetime.fromisoformat(fields["ts"])
         time.sleep(_POLL_S)
     raise MeshdError(
         "MESH-8011",

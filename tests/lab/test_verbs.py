@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from simulations.lab import removal
 from simulations.lab.laboratory import Laboratory
@@ -73,6 +75,31 @@ def test_exec_is_inside_the_nodes_network_disk_and_path(formed: Bench) -> None:
     said = json.loads(formed.demo("exec", "n2", "--", "meshd", "status", "-o", "json").out)
     assert said["node"]["name"] == "n2"
     assert said["genesis"]["phase"] == "formed"
+
+
+SCRAPE = """
+import http.client, socket
+connection = http.client.HTTPConnection("localhost")
+connection.sock = socket.socket(socket.AF_UNIX)
+connection.sock.connect("/run/meshd/ro.sock")
+connection.request("GET", "/metrics")
+print(connection.getresponse().read().decode())
+"""
+
+
+def test_every_node_can_be_scraped_and_its_log_is_json_without_the_token(formed: Bench) -> None:
+    nodes = Laboratory.load(formed.places).nodes()
+    pages = [formed.demo("exec", one.name, "--", sys.executable, "-c", SCRAPE).out for one in nodes]
+    for page in pages:
+        assert 'meshd_phase_info{genesis="formed",phase="steady"} 1.0' in page
+        assert 'meshd_peers{path="direct",state="alive"} 2.0' in page
+    assert sum("meshd_vip_holder 1.0" in page for page in pages) == 1
+    for node in nodes:
+        log = node.log.read_text(encoding="utf-8")
+        events = [json.loads(line)["event"] for line in log.splitlines()]
+        assert {"listening", "role_decided", "cluster_formed", "steady"} <= set(events)
+        token = yaml.safe_load(node.cloud_config.read_text(encoding="utf-8"))["p2p"]
+        assert token["network_token"][16:32] not in log
 
 
 def test_a_node_that_is_not_there_is_named(formed: Bench) -> None:

@@ -36,6 +36,9 @@ class Node:
     async def history_grew(self, *, after: int) -> None:
         await self.grew.wait()
 
+    def metrics(self) -> bytes:
+        return b"meshd_generation 1.0\n"
+
     def unready_reason(self) -> str | None:
         return self.unready
 
@@ -102,6 +105,12 @@ async def test_events_can_be_followed(
     assert received.count(b"hello") == 1
     # The server goes on for others after a follower left.
     assert (await client.get("/livez")).status_code == 200
+
+
+async def test_metrics_are_text_that_every_scraper_reads(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/metrics")
+    assert (answer.status_code, answer.text) == (200, "meshd_generation 1.0\n")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def test_probes_say_why_not(client: httpx.AsyncClient, node: Node) -> None:

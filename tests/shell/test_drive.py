@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import Instant, Moment, NodeId, Signer, decode_entry
 from meshd.daemon._drive import Driver
+from meshd.daemon._view import View
 from meshd.errors import MeshdError
 from meshd.events import (
     Channel,
@@ -26,11 +27,13 @@ from meshd.events import (
     Effect,
     Event,
     Persist,
+    Received,
     Seal,
     SecretSealed,
     Send,
     Wakeup,
 )
+from meshd.metrics import Tally
 from meshd.node import Node
 from meshd.ports import EventSink
 from meshd.schema import Facts
@@ -149,6 +152,8 @@ class Bench:
     cluster: RecordingCluster
     log: Recorder
     built: list[Node]
+    view: View
+    tally: Tally
 
     def initialiser_orders(self) -> list[frozenset[str]]:
         return [votes for order, votes in self.cluster.orders if order.seat == "initialiser"]
@@ -181,7 +186,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         built.append(node)
         return node
 
-    cluster, log = RecordingCluster(opened), Recorder()
+    cluster, log, tally = RecordingCluster(opened), Recorder(), Tally(started_at=moment().at)
     driver = Driver(
         build=build,
         facts=FACTS,
@@ -190,10 +195,20 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         store=opened,
         log=log,
         read_moment=moment,
+        tally=tally,
         inbox=inbox,
         sealed=events,
     )
-    yield Bench(driver=driver, store=opened, events=events, cluster=cluster, log=log, built=built)
+    yield Bench(
+        driver=driver,
+        store=opened,
+        events=events,
+        cluster=cluster,
+        log=log,
+        built=built,
+        view=View(driver, opened, moment, tally),
+        tally=tally,
+    )
     opened.close()
 
 
@@ -205,6 +220,33 @@ async def test_a_node_alone_decides_by_its_own_deadlines_and_orders_k3s(
     assert bench.driver.node.genesis.state.phase == "started"
     assert len(bench.initialiser_orders()) == 1
     assert len(bench.built) == 1
+
+
+async def test_a_network_of_one_is_ready_once_its_role_is_known_and_stages_are_timed(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    waiting = bench.view.unready_reason()
+    assert waiting
+    assert "role" not in bench.tally.stages
+    with trio.move_on_after(60):
+        await bench.driver.run()
+    assert bench.view.unready_reason() is None
+    assert set(bench.tally.stages) == {"claimed", "started"}
+    assert 0 <= bench.tally.stages["claimed"] <= bench.tally.stages["started"] < 60
+    assert bench.tally.notes["role_decided"] == 1
+
+
+async def test_frames_are_counted_as_they_come(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    peer = NodeId("12D3KooWpeer")
+    await bench.events.send(Received(peer, Channel.LEDGER, b"no frame at all"))
+    with trio.move_on_after(1):
+        await bench.driver.run()
+    assert bench.tally.frames[Channel.LEDGER, "in"] == 1
+    assert bench.tally.bytes[Channel.LEDGER, "in"] == 15
+    assert b'meshd_gossip_bytes_total{channel="ledger",dir="in"} 15.0' in bench.view.metrics()
+    assert b"meshd_ledger_rejected_total 1.0" in bench.view.metrics()
 
 
 async def test_every_vote_is_on_the_disk_before_k3s_is_ordered(
@@ -229,6 +271,7 @@ async def test_a_full_disk_silences_the_node_and_it_goes_on_from_the_disk(
             await trio.sleep_forever()
         assert bench.cluster.orders == []
         assert [item.code for item in bench.driver.node.shell_health] == ["MESH-2006"]
+        assert str(bench.view.stalled_reason()).startswith("MESH-2006: ")
         bench.store.full = False
         with trio.move_on_after(60):
             await trio.sleep_forever()
@@ -237,6 +280,7 @@ async def test_a_full_disk_silences_the_node_and_it_goes_on_from_the_disk(
     assert bench.driver.node.shell_health == ()
     assert len(bench.initialiser_orders()) == 1
     assert bench.log.events.count("storage_works_again") == 1
+    assert bench.view.stalled_reason() is None
     # The rebuilt node was told again who is connected.
     assert bench.driver.node.directory[NodeId("12D3KooWpeer")].connected
 
@@ -272,6 +316,7 @@ async def test_a_vote_is_on_the_disk_before_anyone_is_told(
     store = FailingStore.create(tmp_path / "meshd.db", owner=SIGNER.node_id, network=NETWORK)
     assert isinstance(store, FailingStore)
     mesh = RecordingMesh(store)
+    tally = Tally(started_at=0.0)
     events, inbox = trio.open_memory_channel[Event](64)
     driver = Driver(
         build=lambda _: Voter(),
@@ -281,6 +326,7 @@ async def test_a_vote_is_on_the_disk_before_anyone_is_told(
         store=store,
         log=Recorder(),
         read_moment=moment,
+        tally=tally,
         inbox=inbox,
         sealed=events,
     )
@@ -293,4 +339,6 @@ async def test_a_vote_is_on_the_disk_before_anyone_is_told(
         await trio.sleep(30)
         nursery.cancel_scope.cancel()
     assert mesh.sent == [(b"accepted", frozenset({"accept/1/claim"}))]
+    assert tally.frames == {(Channel.GENESIS, "out"): 1}
+    assert tally.bytes == {(Channel.GENESIS, "out"): 8}
     store.close()
