@@ -15,7 +15,10 @@ from meshd.config import encode_token, load_settings, new_token
 from meshd.daemon import _start
 from meshd.daemon._lookout import unjudged_token
 from meshd.errors import ConfigError
+from meshd.metrics import Tally
 from meshd.observe import open_log
+
+pytestmark = pytest.mark.usefixtures("undisturbed_logging")
 
 LAST_DAY = date(2026, 2, 27)
 NOON_MS = 1_772_193_600_000  # 2026-02-27T12:00:00Z
@@ -33,9 +36,9 @@ class Site:
     def open(self) -> _start.Opened:
         """Do all that a start of the daemon does before it speaks to anyone."""
         self.state.mkdir(exist_ok=True)
-        opened = _start._open(
-            load_settings([self.config], {}), self.state, open_log("error", os.environ)
-        )
+        settings = load_settings([self.config], {})
+        log, daemon_log = open_log("error", os.environ, clock=lambda: 0.0)
+        opened = _start._open(settings, self.state, log, daemon_log, Tally(started_at=0.0))
         opened.store.close()
         return opened
 
