@@ -64,11 +64,11 @@ def check(content: Table) -> Checked:
         if name in SECTIONS:
             _check_table(name, tree, checked)
         else:
-            _check_other(name, content.origins[name], checked)
+            _check_other(name, tree, content.origins[name], checked)
     return checked
 
 
-def _check_other(name: str, origin: Origin, checked: Checked) -> None:
+def _check_other(name: str, tree: Tree, origin: Origin, checked: Checked) -> None:
     """Look at a key at the top that is none of meshd's sections; most are for other readers."""
     near = _NEAR_SECTIONS.get(name.lower().replace("_", "-"))
     if near is not None:
@@ -93,7 +93,7 @@ def _check_other(name: str, origin: Origin, checked: Checked) -> None:
                 "other readers of the file",
             )
         )
-    elif name == "config_url":
+    elif name == "config_url" and not (isinstance(tree, Scalar) and not tree.text):
         checked.findings.append(
             Finding(
                 code="MESH-1034",

@@ -1,0 +1,210 @@
+"""Kairos' documented p2p examples mean here what they mean there.
+
+The files in `kairos/` have the keys and the structure of the examples (kairos.io: "P2P support",
+"Configuration reference", and the examples single node, multi node, HA, HA with KubeVIP, netboot,
+bandwidth-optimized upgrades), in our own words. What each means is taken from
+kairos-io/provider-kairos, internal/provider/config/config.go and internal/role.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from meshd.config import KubeVip, Settings
+from meshd.config.load import Configuration
+from tests.config.loading import Load
+
+EXAMPLES = Path(__file__).parent / "kairos"
+
+SINGLE_MASTER = [
+    *("single-master", "single-master-lan-only", "single-node", "elastic-ip", "dns", "netboot"),
+    "embedded-registry",
+]
+HA = ["ha", "ha-kubevip", "everything", "k3s-arguments"]
+
+
+def examined(load: Load, name: str) -> Configuration:
+    return load.examine((EXAMPLES / f"{name}.yaml").read_text())
+
+
+def settings(load: Load, name: str) -> Settings:
+    """Settings of an example, with the number of machines where that is needed."""
+    text = (EXAMPLES / f"{name}.yaml").read_text()
+    if name in SINGLE_MASTER:
+        text = text.replace("p2p:\n", "p2p:\n  meshd: {nodes_max: 3}\n")
+    return load(text)
+
+
+def codes(found: Configuration) -> set[str]:
+    return {item.code for item in (*found.errors, *found.findings)}
+
+
+def test_every_example_is_tested() -> None:
+    assert sorted(path.stem for path in EXAMPLES.iterdir()) == sorted(
+        [*SINGLE_MASTER, *HA, "ha-kubevip-misplaced", "reference"]
+    )
+
+
+@pytest.mark.parametrize("name", SINGLE_MASTER)
+def test_without_ha_one_machine_is_the_control_plane(load: Load, name: str) -> None:
+    # Only the number of machines may be missing: an EdgeVPN token does not say it.
+    assert {error.code for error in examined(load, name).errors} <= {"MESH-1030"}
+    assert settings(load, name).bounds.control_plane == 1
+
+
+@pytest.mark.parametrize("name", HA)
+def test_master_nodes_counts_those_besides_the_first(load: Load, name: str) -> None:
+    assert settings(load, name).bounds.control_plane == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "discovery"),
+    [
+        ("single-master", ("lan", "seeds", "dht")),
+        ("dns", ("lan", "seeds", "dht")),
+        ("single-master-lan-only", ("lan", "seeds")),
+        ("ha", ("lan", "seeds")),
+        ("netboot", ("lan", "seeds")),
+    ],
+)
+def test_the_dht_is_on_unless_it_is_disabled(
+    load: Load, name: str, discovery: tuple[str, ...]
+) -> None:
+    assert settings(load, name).discovery == discovery
+
+
+@pytest.mark.parametrize(
+    ("name", "vip"),
+    [
+        ("ha", None),
+        ("ha-kubevip", KubeVip(address="192.168.1.110")),
+        ("elastic-ip", KubeVip(address="192.168.1.110", interface="ens18")),
+        ("everything", KubeVip(address="192.168.1.110", interface="ens18")),
+    ],
+)
+def test_an_elastic_ip_is_the_virtual_address(load: Load, name: str, vip: KubeVip | None) -> None:
+    assert settings(load, name).kubevip == vip
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"), [("single-master", True), ("ha", True), ("ha-kubevip", False)]
+)
+def test_the_overlay_is_asked_for_unless_the_vpn_is_off(
+    load: Load,
+    name: str,
+    asked: bool,  # noqa: FBT001 - A column of the table.
+) -> None:
+    assert settings(load, name).overlay_asked is asked
+    assert ("MESH-1031" in {item.code for item in settings(load, name).findings}) is asked
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("single-node", "control-plane"), ("single-master", "auto"), ("everything", "auto")],
+)
+def test_a_role_may_be_fixed_or_left_to_the_machines(load: Load, name: str, role: str) -> None:
+    assert settings(load, name).role == role
+
+
+def test_k3s_arguments_reach_servers_and_agents(load: Load) -> None:
+    found = settings(load, "k3s-arguments")
+    assert found.k3s.args == ("--disable=traefik,servicelb", "--node-label", "place=cellar")
+    assert found.k3s.env == (("K3S_RESOLV_CONF", ""),)
+    assert found.k3s_agent.args == ("--private-registry", "/etc/registries.yaml")
+    assert found.k3s_agent.env == (("K3S_RESOLV_CONF", "/etc/resolv.conf"),)
+
+
+def test_the_embedded_registry_and_an_external_database_are_k3s_settings(load: Load) -> None:
+    assert settings(load, "embedded-registry").k3s.embedded_registry
+    database = settings(load, "everything").external_db
+    assert database == "mysql://someone:secret@tcp(db.example.org:3306)/k3s"
+
+
+def test_edgevpns_dns_and_variables_are_said_to_have_no_effect(load: Load) -> None:
+    idle = [item for item in settings(load, "dns").findings if item.code == "MESH-1028"]
+    assert [str(item.message).partition(" ")[0] for item in idle] == ["p2p.dns", "p2p.vpn.env"]
+
+
+def test_what_is_for_other_readers_is_not_spoken_of(load: Load) -> None:
+    for name in ("netboot", "ha-kubevip", "embedded-registry"):
+        assert codes(examined(load, name)) <= {"MESH-1029", "MESH-1030", "MESH-1031"}, name
+
+
+def test_the_example_with_a_misplaced_key_is_refused_with_its_place(load: Load) -> None:
+    (error,) = [
+        item for item in examined(load, "ha-kubevip-misplaced").errors if item.code == "MESH-1024"
+    ]
+    assert error.message.startswith("p2p.ha.master_nodes is not read here")
+    assert error.fix == "move it to p2p.auto.ha.master_nodes"
+
+
+def test_of_the_reference_only_what_breaks_a_cluster_is_refused(load: Load) -> None:
+    refused = [
+        error.message.partition(" decides")[0] for error in examined(load, "reference").errors
+    ]
+    assert refused == [
+        "k3s.env: K3S_DATASTORE_ENDPOINT",
+        "k3s.args: --data-dir",
+        "k3s-agent.env: K3S_NODE_NAME",
+    ]
+
+
+# Where Kairos' JSON Schema (sdk/schema/p2p_schema.go) and its code disagree, its code is followed.
+
+
+def test_kubevip_interface_is_a_name_as_in_kairos_code(load: Load) -> None:
+    assert load(
+        "p2p: {network_token: TOKEN}\nkubevip: {eip: 10.0.0.9, interface: eth1}"
+    ).kubevip == (KubeVip(address="10.0.0.9", interface="eth1"))
+    (error,) = load.examine("p2p: {network_token: TOKEN}\nkubevip: {interface: true}").errors
+    assert error.message == "kubevip.interface is 'true'"
+
+
+def test_vpn_create_is_its_name_as_in_kairos_code(load: Load) -> None:
+    assert not load("p2p: {network_token: TOKEN, vpn: {create: false}}").overlay_asked
+    found = load.examine("p2p: {network_token: TOKEN, vpn: {vpn: false}}")
+    assert found.settings is not None
+    assert found.settings.overlay_asked
+    assert "p2p.vpn.vpn is no known key" in found.findings[0].message
+
+
+def test_minimum_nodes_loglevel_and_dynamic_roles_are_known_as_in_kairos_code(load: Load) -> None:
+    found = load(
+        "p2p: {network_token: TOKEN, minimum_nodes: 5, loglevel: warn, dynamic_roles: false}"
+    )
+    assert found.bounds.quorum == 5
+    assert found.log_level == "warning"
+    assert "MESH-1023" not in {item.code for item in found.findings}
+
+
+def test_users_are_not_required_as_in_kairos_code(load: Load) -> None:
+    assert load.examine("p2p: {network_token: TOKEN}").errors == ()
+
+
+def test_no_master_besides_the_first_is_a_control_plane_of_1_as_in_kairos_code(load: Load) -> None:
+    found = load(
+        "p2p: {network_token: EDGEVPN, auto: {ha: {master_nodes: 0}}, meshd: {nodes_max: 3}}"
+    )
+    assert found.bounds.control_plane == 1
+
+
+def test_kube_vips_settings_are_found_where_kairos_code_finds_them(load: Load) -> None:
+    text = """
+p2p: {network_token: TOKEN}
+kubevip:
+  eip: 10.0.0.9
+  config:
+    enableServices: true
+    kubernetesleaderelection: {leaseduration: 15, renewdeadline: 10, retryperiod: 2}
+"""
+    found = load(text).kubevip
+    assert found is not None
+    assert (found.lease_duration_s, found.renew_deadline_s, found.retry_period_s) == (15, 10, 2)
+    (error,) = load.examine(text + "  leaseDuration: 15\n").errors
+    assert error.code == "MESH-1042"
+
+
+def test_yes_and_on_are_refused_though_kairos_code_takes_them_for_true(load: Load) -> None:
+    for word, meant in (("yes", "true"), ("On", "true"), ("off", "false")):
+        (error,) = load.examine(f"p2p: {{network_token: TOKEN, disable_dht: {word}}}").errors
+        assert error.fix == f"write {meant}"
