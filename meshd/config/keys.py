@@ -166,7 +166,7 @@ INTERFACE = Key(
 LABELS = Key(
     path="p2p.meshd.labels",
     read=values.text_table,
-    about="What this machine says about itself to the others.",
+    about="Labels of this machine's Kubernetes Node.",
     default={},
 )
 LOG_LEVEL = Key(

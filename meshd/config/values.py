@@ -101,7 +101,7 @@ def count(least: int, most: int) -> Reader[int]:
 
     return Reader(
         read=read,
-        words=f"a number, {least} to {most}",
+        words=f"a number, {least} to {most}" if least < most else str(least),
         schema={"type": "integer", "minimum": least, "maximum": most},
     )
 
