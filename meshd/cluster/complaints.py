@@ -99,9 +99,16 @@ _KNOWN = tuple(
         (r"leaderelection lost", "it lost the connection to the majority of etcd", False),
     )
 )
-_LOGRUS_MESSAGE = re.compile(r'\bmsg="((?:[^"\\]|\\.)*)"')
+_LOGRUS_MESSAGE = re.compile(r'\bmsg=(?:"((?:[^"\\]|\\.)*)"|(\S+))')  # One word has no quotes.
 _LOGRUS_FATAL = re.compile(r"\blevel=(?:fatal|error)\b")
 _SHOWN_MAX = 200
+_SECRETS = (
+    (re.compile(r"K10[0-9a-f]+::[^\s\"']+"), "K10…"),
+    (re.compile(r"\b[0-9a-fA-F]{32,}\b"), "…"),  # meshd's own tokens are 64 of them.
+    (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), "…"),  # Bootstrap tokens (k3s token create).
+    (re.compile(r"(://[^\s:/@]+:)[^\s@]+@"), r"\1…@"),
+    (re.compile(r"(?i)\b((?:agent-)?token|password|passwd)([=:]\s*)[^\s,;\"']+"), r"\1\2…"),
+)
 
 
 def complaint_in(lines: Iterable[str]) -> Complaint | None:
@@ -121,15 +128,27 @@ def exit_complaint(code: int | None, signal: int | None, lines: tuple[str, ...])
         return Complaint(sentence=f"k3s was ended by signal {signal}", hopeless=False)
     how = "unseen" if code is None else f"with code {code}"
     fatal = [line for line in lines if _LOGRUS_FATAL.search(line)]
-    said = message_of((fatal or list(lines) or ["nothing"])[-1])
-    return Complaint(sentence=f"k3s ended {how}, saying: {said[:_SHOWN_MAX]}", hopeless=False)
+    said = quoted((fatal or list(lines) or ["nothing"])[-1])
+    return Complaint(sentence=f"k3s ended {how}, saying: {said}", hopeless=False)
+
+
+def quoted(line: str) -> str:
+    """Return what a log line says, fit to be shown to all nodes: short, and without secrets."""
+    return redacted(message_of(line))[:_SHOWN_MAX]
+
+
+def redacted(text: str) -> str:
+    """Return text without what may be a secret: k3s' tokens, long hex digits, passwords."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
 
 
 def message_of(line: str) -> str:
     """Return a log line without time and level (logrus text, zap JSON, or as it is)."""
     text = _LOGRUS_MESSAGE.search(line)
     if text is not None:
-        return text[1].replace('\\"', '"')
+        return text[2] or text[1].replace('\\"', '"')
     if line.startswith("{"):
         try:
             record = json.loads(line)
@@ -143,5 +162,6 @@ def _meaning(line: str) -> Complaint | None:
     for pattern, sentence, hopeless in _KNOWN:
         match = pattern.search(line)
         if match is not None:
-            return Complaint(sentence=sentence.format(*match.groups()), hopeless=hopeless)
+            words = (redacted(group) for group in match.groups())
+            return Complaint(sentence=sentence.format(*words), hopeless=hopeless)
     return None

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ledger import Instant, Moment, NodeId
 from meshd.cluster import kubevip
 from meshd.cluster.aside import aside_folder, set_aside
+from meshd.cluster.course import Course
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
 from meshd.cluster.hostinit import HostInit, OwnProcess
 from meshd.cluster.k3s import ServerReading
@@ -96,6 +97,7 @@ class K3sCluster:
         self._tokens: Tokens | None = None
         self._laid: tuple[ClusterOrder, Launch] | None = None
         self._ended: tuple[str, ...] = ()
+        self._course = Course()
         self._watch = Watch(self._paths, node_name)
         vip = settings.kubevip or KubeVip(address="")  # The address is the plan's.
         self._guardian = kubevip.Guardian(
@@ -231,13 +233,15 @@ class K3sCluster:
         if order.seat == "none":
             return replace(_ABSENT, stopped=self._ended)
         held = self._hostinit.look()
-        self._watch.listen(self._hostinit.new_lines(), self._clock().at)
+        lines = self._hostinit.new_lines()
+        self._watch.listen(lines, self._clock().at)
+        self._course.look(held, lines, self._clock().at)
         self._looks += 1
         thorough = self._said.state != "ready" or self._looks % THOROUGH_EVERY == 0
         reading = await self._watch.look(order, held, thorough=thorough)
         if order.seat != "worker":
             await self._guard(order, reading.server)
-        return observed(
+        said = observed(
             Seen(
                 node_name=self._node_name,
                 node_ip=self._address(order),
@@ -251,9 +255,14 @@ class K3sCluster:
                 has_node=order.seat == "worker" or runs_agent(self._settings.k3s),
                 vip_answers=reading.vip_answers,
                 stopped=self._ended,
+                loops=self._course.loops(self._clock().at),
+                silence=self._course.silence(self._clock().at),
             ),
             self._said,
         )
+        if said.state == "ready":
+            self._course.is_well(self._clock().at)
+        return said
 
     def _pause_s(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> float:
         if isinstance(ground, Obstacle):

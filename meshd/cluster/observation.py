@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ledger import Instant
 from meshd.cluster.complaints import Complaint, exit_complaint
 from meshd.cluster.groundwork import Obstacle
-from meshd.cluster.hostinit import Held
+from meshd.cluster.hostinit import Exit, Held
 from meshd.cluster.k3s import ServerReading
 from meshd.cluster.plan import url_of
 from meshd.events import ClusterOrder, K3sObserved
@@ -30,6 +30,8 @@ class Seen:
         server: what a server said; None on a worker, or if k3s does not run.
         worker: why a worker is not ready, None if it is; of no meaning on a server.
         stopped: clusters that are down on this node, as ordered.
+        loops: whether k3s ended again and again without being ready.
+        silence: its last words, if it runs for long and is not ready.
         has_node: whether this node has a Node object (servers without agent have none).
     """
 
@@ -45,6 +47,8 @@ class Seen:
     has_node: bool
     vip_answers: bool
     stopped: tuple[str, ...] = ()
+    loops: bool = False
+    silence: str | None = None
 
 
 def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
@@ -99,9 +103,12 @@ def _state(seen: Seen) -> tuple[K3sState, str | None]:
         return "ready", None if seen.obstacle is None else seen.obstacle.sentence
     if seen.obstacle is not None:
         return seen.obstacle.state, seen.obstacle.sentence
+    if seen.loops and seen.held.last_exit is not None:
+        return _after_exit(seen, seen.held.last_exit)
     if seen.complaint is not None:
         return "failed" if seen.complaint.hopeless else "starting", seen.complaint.sentence
-    return "starting", missing
+    words = f", for over two minutes; it last said: {seen.silence}" if seen.silence else ""
+    return "starting", f"{missing}{words}"
 
 
 def _state_without_k3s(seen: Seen) -> tuple[K3sState, str]:
@@ -120,7 +127,14 @@ def _state_without_k3s(seen: Seen) -> tuple[K3sState, str]:
     last = seen.held.last_exit
     if last is None:
         return "starting", "k3s is being started"
+    return _after_exit(seen, last)
+
+
+def _after_exit(seen: Seen, last: Exit) -> tuple[K3sState, str]:
+    """Say why k3s ended: while it is down, and while it runs only to end again."""
     complaint = exit_complaint(last.code, last.signal, last.lines)
+    if seen.loops:
+        return "failed", f"again and again: {complaint.sentence}"
     return "failed" if complaint.hopeless else "starting", complaint.sentence
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.cluster.complaints import complaint_in, exit_complaint, message_of
+from meshd.cluster.complaints import complaint_in, exit_complaint, message_of, redacted
 
 HOPELESS = {
     "belongs to another cluster": (
@@ -89,3 +89,24 @@ def test_log_lines_of_all_kinds_give_their_message() -> None:
     assert message_of('{"level":"panic","msg":"failed","error":"no"}') == "failed no"
     assert message_of("{broken") == "{broken"
     assert message_of("plain") == "plain"
+
+
+@pytest.mark.parametrize(
+    ("words", "secret"),
+    [
+        (f"bad token K10{'ab' * 32}::server:hunter2", "hunter2"),
+        (f"cannot use {'0f' * 32}", "0f0f"),
+        ("token abcdef.0123456789abcdef expired", "0123456789abcdef"),
+        ("dial mysql://root:hunter2@10.0.0.9/k3s", "hunter2"),
+        ("flag --token=hunter2 is odd", "hunter2"),
+    ],
+)
+def test_what_is_quoted_holds_no_secret(words: str, secret: str) -> None:
+    sentence = exit_complaint(1, None, (f'level=fatal msg="{words}"',)).sentence
+    assert secret not in sentence
+    assert "…" in sentence
+
+
+def test_what_is_quoted_is_otherwise_as_k3s_said_it() -> None:
+    said = "starting kubernetes: preparing server: https://10.0.0.11:6443 refused n1-0a1b2c3d"
+    assert redacted(said) == said

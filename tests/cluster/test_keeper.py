@@ -192,6 +192,21 @@ async def test_a_disk_that_refuses_is_named_and_tried_again(tmp_path: Path) -> N
     assert bench.said[0].waiting_for == "No space left on device at /var/lib/meshd/k3s"
 
 
+@pytest.mark.parametrize("code", [0, 1])
+async def test_a_k3s_that_ends_again_and_again_is_quoted_without_its_secrets(
+    tmp_path: Path, code: int
+) -> None:
+    bench = Bench(tmp_path, N1)
+    quoted = f"again and again: k3s ended with code {code}, saying: no disk for K10…"
+    last = Exit(code=code, signal=None, lines=("no disk for K10ab::server:pw",))
+    async with bench.running():
+        bench.cluster.apply(initialiser())
+        await bench.until(lambda: bench.said)
+        bench.host.held = replace(IDLE, exits=3, last_exit=last)
+        await bench.until(lambda: bench.said[-1].exits == 3)
+    assert (bench.said[-1].state, bench.said[-1].waiting_for) == ("failed", quoted)
+
+
 async def test_why_k3s_cannot_join_is_said_in_words(tmp_path: Path) -> None:
     bench = Bench(tmp_path, N2)
     fatal = 'level=fatal msg="failed to bootstrap cluster data: not authorized"'
