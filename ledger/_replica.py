@@ -92,6 +92,14 @@ class Replica:
         return min(self._sync.deadline, self._reissued.ready_at(1.0, self._at))
 
     @property
+    def caught_up(self) -> tuple[NodeId, ...]:
+        """The connected peers of which everything that they held was fetched, sorted.
+
+        What they learn later is pushed, or fetched in a later round.
+        """
+        return self._sync.caught_up
+
+    @property
     def rejected(self) -> Mapping[NodeId, int]:
         """How many faults each peer was found to make since this replica started."""
         return MappingProxyType(self._rejected)

@@ -50,9 +50,19 @@ _SHUNNED_S = 600.0
 class _Link:
     """One neighbour."""
 
-    __slots__ = ("greeted_until", "outbox", "pending", "received", "retry_s", "sent", "stalled")
+    __slots__ = (
+        "caught_up",
+        "greeted_until",
+        "outbox",
+        "pending",
+        "received",
+        "retry_s",
+        "sent",
+        "stalled",
+    )
 
     def __init__(self, now: Instant) -> None:
+        self.caught_up = False  # Whether all it held at some time of this connection is here.
         self.greeted_until: Instant | None = None  # Until then its answer to our root is awaited.
         self.pending: Digests | None = None  # To be looked at when no pull is under way.
         self.outbox: dict[Register, None] = {}  # What it pulled and was not sent yet, in order.
@@ -90,6 +100,11 @@ class Sync:
     def peers(self) -> tuple[NodeId, ...]:
         """The neighbours, sorted."""
         return tuple(sorted(self._links))
+
+    @property
+    def caught_up(self) -> tuple[NodeId, ...]:
+        """The neighbours of which this replica has held everything since they connected, sorted."""
+        return tuple(sorted(peer for peer, link in self._links.items() if link.caught_up))
 
     @property
     def deadline(self) -> Instant:
@@ -150,7 +165,9 @@ class Sync:
                 quiet_until = min(now + _PULL_QUIET_MAX_S, pulling.since + _PULL_MAX_S)
                 pulling.expires = Instant(quiet_until)
             return [Transmit(peer, encode_frame(More()))]
-        if not pulling.complete and news:
+        if pulling.complete:
+            self._links[peer].caught_up = True
+        elif news:
             self.owe([peer], now)
         return self._end_pull(now)
 
@@ -204,6 +221,7 @@ class Sync:
     def _receive_root(self, peer: NodeId, link: _Link, root: bytes, now: Instant) -> list[Transmit]:
         greeted_until, link.greeted_until = link.greeted_until, None
         if root == self._registers.root:
+            link.caught_up = True
             return []
         crossed = greeted_until is not None and now < greeted_until
         if crossed and self._node > peer:
@@ -233,6 +251,7 @@ class Sync:
             differing = [a for a in difference.differing if not self._shuns(a, now)]
             lacking = () if self._registers.full else difference.lacking
             if not (differing or lacking):
+                link.caught_up = True
                 continue
             pull, complete = pull_of(self._registers, differing, lacking, self._salt())
             expires = Instant(now + _PULL_QUIET_MAX_S)

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from meshd.errors import MeshdError
+from meshd.explain import TOPICS, NoSuchNode, Topic
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus, "Exposition formats": the version that every scraper reads."""
@@ -33,6 +34,7 @@ class Readable(Protocol):
     """What the daemon lets its users read."""
 
     def status_json(self) -> bytes: ...
+    def explanation_json(self, topic: Topic, wanted: str | None) -> bytes: ...
     def ledger_rows(self, *, author: str | None, prefix: str | None) -> list[dict[str, object]]: ...
     def history_rows(self, *, after: int) -> list[dict[str, object]]: ...
     async def history_grew(self, *, after: int) -> None: ...
@@ -73,6 +75,7 @@ def build_app(readable: Readable) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/status", status),
+            *(_explanation(readable, topic) for topic in TOPICS),
             Route("/v1/ledger", ledger),
             Route("/v1/ledger/get", ledger_get),
             Route("/v1/events", events),
@@ -138,6 +141,17 @@ def _give_to_group(path: Path, group: str) -> None:
     except KeyError:
         return  # Without the group the socket stays root's.
     os.chown(path, -1, gid)
+
+
+def _explanation(readable: Readable, topic: Topic) -> Route:
+    async def answer(request: Request) -> Response:
+        try:
+            body = readable.explanation_json(topic, request.query_params.get("node"))
+        except NoSuchNode as error:
+            return JSONResponse({"error": str(error)}, status_code=404)
+        return Response(body, media_type="application/json")
+
+    return Route(f"/v1/explain/{topic}", answer)
 
 
 def _object(kind: str, **fields: object) -> Response:

@@ -93,6 +93,7 @@ class LedgerStatus(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     root: str
     rejected: int
+    synchronised_with: tuple[str, ...]  # Neighbours of which everything they held is here.
 
 
 class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,7 +157,7 @@ def build_status(node: Node, now: Moment, *, uptime_s: float) -> Status:
         node=OwnStatus(
             id=node.me,
             name=node.facts.name,
-            role=_role(node, node.me, node.facts.role_wish),
+            role=role_of(node, node.me, node.facts.role_wish),
             initialiser=plan is not None and plan.initialiser == node.me,
             phase=node.phase,
             waiting_for=waiting,
@@ -179,6 +180,7 @@ def build_status(node: Node, now: Moment, *, uptime_s: float) -> Status:
             entries=len(node.replica.entries),
             root=node.replica.root.hex(),
             rejected=sum(node.rejected.values()),
+            synchronised_with=tuple(map(node.directory.name, node.replica.caught_up)),
         ),
         health=tuple(map(_health, node.health)),
         at_ms=now.wall_ms,
@@ -248,7 +250,8 @@ def _shown_decision(node: Node, record: bytes) -> object:
     }
 
 
-def _role(node: Node, whose: NodeId, wish: RoleWish) -> Role | None:
+def role_of(node: Node, whose: NodeId, wish: RoleWish) -> Role | None:
+    """Return what `whose` is, as far as `node` knows, or None while that is undecided."""
     if wish == "none":
         return "none"
     plan = node.standing.plan
@@ -265,7 +268,7 @@ def _peer(node: Node, known: Known, state: LinkState, own_waiting: str | None) -
     return PeerStatus(
         id=known.node,
         name=known.name,
-        role=_role(node, known.node, facts.role_wish) if facts is not None else None,
+        role=role_of(node, known.node, facts.role_wish) if facts is not None else None,
         state=state,
         path=known.path if mine or known.connected else None,
         relay=None,  # Relays are not built yet.
@@ -315,13 +318,26 @@ def _vip_holder(node: Node, present: frozenset[NodeId]) -> str | None:
     """Return the name of the VIP's holder: as seen here, else as a living server says."""
     if node.vip is None:
         return None
-    seen = node.observed.vip_holder if node.observed is not None else None
-    said = (known.k3s.vip_holder for known in living_servers(node, present) if known.k3s)
-    holder = seen or next((one for one in said if one), None)
+    witnessed = vip_witness(node, present)
+    return name_of_node(node, witnessed[0]) if witnessed is not None else None
+
+
+def vip_witness(node: Node, present: frozenset[NodeId]) -> tuple[str, NodeId] | None:
+    """Return the Kubernetes node that has the VIP, and the member that says so: this node first."""
+    if node.observed is not None and node.observed.vip_holder:
+        return node.observed.vip_holder, node.me
+    for known in living_servers(node, present):
+        if known.k3s is not None and known.k3s.vip_holder:
+            return known.k3s.vip_holder, known.node
+    return None
+
+
+def name_of_node(node: Node, node_name: str) -> str:
+    """Return what people call the machine behind a Kubernetes node, or its name there."""
     names = {
         known.facts.node_name: known.name for known in node.directory if known.facts is not None
     }
-    return names.get(holder, holder) if holder is not None else None
+    return names.get(node_name, node_name)
 
 
 def _health(item: Health) -> HealthStatus:

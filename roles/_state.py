@@ -63,6 +63,7 @@ class GenesisState:
     votes: int  # How many voters signed the newest decision.
     kube_system_uid: str | None  # DONE's evidence, once formed.
     slots: tuple[SlotState, ...]
+    voters: tuple[NodeId, ...]  # Whose votes this node counts, here or not; sorted.
     excluded: tuple[Refusal, ...]
     problems: tuple[Problem, ...]
 

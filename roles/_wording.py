@@ -67,6 +67,7 @@ def describe(view: View) -> GenesisState:
         votes=len(newest.signers) if newest is not None else 0,
         kube_system_uid=uid if formed else None,
         slots=tuple(_slot_state(view, slot) for slot in SLOTS),
+        voters=view.electorate.voters,
         excluded=view.electorate.excluded,
         problems=_problems(view, halt=halt if not formed else None),
     )

@@ -20,10 +20,11 @@ SOCKETS = ("meshd.sock", "ro.sock")
 
 
 class Client:
-    """Asks the daemon whose sockets are in `run_dir`."""
+    """Asks the daemon whose sockets are in `run_dir`, and waits `timeout_s` for an answer."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, *, timeout_s: float = TIMEOUT_S) -> None:
         self.run_dir = run_dir
+        self._timeout_s = timeout_s
 
     def get(self, path: str, **query: str | None) -> Json:
         """Return the JSON object at `path`; parameters that are None are left out.
@@ -33,7 +34,7 @@ class Client:
             NotPermitted: this user may use neither socket.
             MeshdError: the daemon answered with an error.
         """
-        answer = self._ask(path, query, accept="application/json", timeout_s=TIMEOUT_S)
+        answer = self._ask(path, query, accept="application/json", timeout_s=self._timeout_s)
         try:
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
@@ -42,6 +43,8 @@ class Client:
             content = json.loads(body)
         except ValueError:
             content = None
+        if answer.status == http.HTTPStatus.NOT_FOUND and isinstance(content, dict):
+            raise _no_such_node(str(content.get("error")))
         if answer.status != http.HTTPStatus.OK or not isinstance(content, dict):
             said = content.get("error") if isinstance(content, dict) else None
             raise MeshdError(
@@ -109,6 +112,11 @@ def _unreachable(run_dir: Path, why: str) -> DaemonUnreachable:
         fix="start it with `systemctl start meshd` or `meshd daemon`, "
         "or name its folder with --run-dir",
     )
+
+
+def _no_such_node(said: str) -> UsageError:
+    what, _, fix = said.partition("; ")
+    return UsageError("MESH-7014", what, fix=fix or "`meshd status` shows the nodes")
 
 
 def resolve_node(content: Json, wanted: str) -> Json:

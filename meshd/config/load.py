@@ -11,7 +11,8 @@ from meshd.config import keys
 from meshd.config.check import Checked, check
 from meshd.config.consistency import inconsistencies
 from meshd.config.overlay import add_cmdline, add_environment, add_token_file
-from meshd.config.schema import Finding, Misconfigured, Settings
+from meshd.config.redact import flat, redacted
+from meshd.config.schema import Finding, Misconfigured, Settings, Stated
 from meshd.config.settings import settings_of
 from meshd.config.sources import Sources, read_sources
 from meshd.config.token import Token, join_token, parse_token
@@ -86,6 +87,7 @@ def examine(sources: Sources) -> Configuration:
         token = _token(checked)
         if not checked.refused & _BOUNDS_PATHS:
             settings = settings_of(token, checked, findings)
+            settings = replace(settings, stated=_stated(sources))
     except Misconfigured as error:
         # A token may stand in a file that cannot be read: that error is the one to mend.
         if error.finding.code != MISSING_CODE or not errors:
@@ -97,6 +99,14 @@ def examine(sources: Sources) -> Configuration:
         settings=None if errors else settings,
         errors=tuple(sorted(errors, key=lambda error: _place(error, sources))),
         findings=findings if settings is None else settings.findings,
+    )
+
+
+def _stated(sources: Sources) -> tuple[Stated, ...]:
+    """Return what stands where, for explanations; secrets are hidden."""
+    return tuple(
+        Stated(key=path, value=value, place=str(origin))
+        for path, value, origin in flat(redacted(sources.content))
     )
 
 

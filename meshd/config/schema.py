@@ -66,6 +66,15 @@ class Misconfigured(ConfigError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """One value as the configuration states it, fit to be shown: secrets are hidden."""
+
+    key: str  # Such as `p2p.auto.ha.master_nodes`.
+    value: str  # As JSON.
+    place: str  # FILE:LINE.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """What the token says, whichever kind it is; `secret` is never shown."""
 
@@ -134,6 +143,7 @@ class Settings:
     labels: tuple[tuple[str, str], ...]
     log_level: Literal["debug", "info", "warning", "error"]
     findings: tuple[Finding, ...]
+    stated: tuple[Stated, ...] = ()  # What stands in the files, for explanations.
 
     def critical_settings(self) -> tuple[tuple[str, str], ...]:
         """Return what must be equal on all servers, as (k3s flag, canonical value), sorted."""

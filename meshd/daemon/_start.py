@@ -26,6 +26,7 @@ from meshd.clock import read_instant, read_moment
 from meshd.cluster import CandidateSecrets, K3sCluster, prepare_secrets
 from meshd.config import Settings, derive, load_settings, secrets_of
 from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver
+from meshd.daemon._given import gather
 from meshd.daemon._lookout import refuse_expired_token, unjudged_token
 from meshd.daemon._telling import Telling
 from meshd.daemon._view import View
@@ -245,7 +246,8 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
             "machine": partial(_look_around, opened),
         }
         nursery.start_soon(_watch_health, opened, looks, driver, events)
-        view = View(driver, opened.store, read_moment, opened.tally)
+        read_given = partial(gather, settings, mesh)
+        view = View(driver, opened.store, read_moment, opened.tally, read_given)
         nursery.start_soon(serve_api, view, sockets)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from ledger import Moment
 from meshd import __version__
 from meshd.daemon._drive import Driver
+from meshd.explain import Given, Topic, explain
 from meshd.figures import read_figures
 from meshd.metrics import Exposition, Snapshot, Tally
 from meshd.node import Node
@@ -27,18 +28,28 @@ class View:
         store: SqliteStore,
         read_moment: Callable[[], Moment],
         tally: Tally,
+        read_given: Callable[[], Given],
     ) -> None:
         self._driver = driver
         self._store = store
         self._read_moment = read_moment
         self._tally = tally
         self._exposition = Exposition()
+        self._read_given = read_given
 
     def status_json(self) -> bytes:
         """Return the Status object of the public contract, encoded."""
         now = self._read_moment()
         status = build_status(self._driver.node, now, uptime_s=now.at - self._tally.started_at)
         return msgspec.json.encode(status)
+
+    def explanation_json(self, topic: Topic, wanted: str | None) -> bytes:
+        """Return the Explanation object of the public contract, encoded.
+
+        Raises:
+            NoSuchNode: `wanted` names no node, or several.
+        """
+        return msgspec.json.encode(explain(self._driver.node, self._read_given(), topic, wanted))
 
     def ledger_rows(self, *, author: str | None, prefix: str | None) -> list[dict[str, object]]:
         """Return the ledger's entries, those of `author` (name or id) and `prefix` only."""

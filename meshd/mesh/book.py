@@ -7,11 +7,15 @@ that address.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ledger import NodeId
-from meshd.config.multiaddress import TcpAddress
+from meshd.config.multiaddress import TcpAddress, parse_tcp_address
+
+Way = Literal["beacon", "seed", "an earlier life", "the ledger"]
+"""How addresses of a peer came here."""
 
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 30.0
@@ -28,6 +32,8 @@ class Entry:
 
     addresses: list[TcpAddress] = field(default_factory=list)  # Newest first.
     node: NodeId | None  # None until an address without a name was dialled once.
+    ways: list[Way] = field(default_factory=list)  # In the order of their first time.
+    failure: str | None = None  # What came of the last dial, if it failed.
     failures: int = 0
     not_before: float = 0.0
     tried_at: float = float("-inf")
@@ -57,7 +63,10 @@ class AddressBook:
     def __getitem__(self, key: str) -> Entry:
         return self._entries[key]
 
-    def learn(self, peer: NodeId, addresses: Iterable[TcpAddress]) -> bool:
+    def __iter__(self) -> Iterator[Entry]:
+        return iter([self._entries[key] for key in sorted(self._entries)])
+
+    def learn(self, peer: NodeId, addresses: Iterable[TcpAddress], way: Way) -> bool:
         """Note addresses, newest first; True if one of them is new."""
         if peer == self._own:
             return False
@@ -66,15 +75,24 @@ class AddressBook:
             if len(self._entries) >= PEERS_MAX:
                 return False
             entry = self._entries[peer] = Entry(node=peer)
+        if way not in entry.ways:
+            entry.ways.append(way)
         given = list(addresses)
         new = [address for address in given if address not in entry.addresses]
         kept = [address for address in entry.addresses if address not in given]
         entry.addresses = (given + kept)[:ADDRESSES_MAX]
         return bool(new)
 
-    def learn_unnamed(self, address: TcpAddress) -> None:
-        """Note the address of a seed that nobody named."""
-        self._entries.setdefault(str(address), Entry(node=None, addresses=[address]))
+    def learn_seed(self, text: str) -> None:
+        """Note a seed's multiaddr, with or without a name; what is none was refused before."""
+        address = _parse(text)
+        if address is None:
+            return
+        if address.node is not None:
+            self.learn(address.node, [_without_name(address)], "seed")
+            return
+        entry = Entry(node=None, addresses=[address], ways=["seed"])
+        self._entries.setdefault(str(address), entry)
 
     def forget(self, key: str) -> None:
         """Dial this one never again: it turned out to be this node itself."""
@@ -127,7 +145,7 @@ class AddressBook:
         self._entries[key].dialling = True
         self._entries[key].tried_at = now
 
-    def failed(self, key: str, now: float) -> None:
+    def failed(self, key: str, now: float, why: str) -> None:
         """A dial failed: wait 1 s, twice as long each time, at most 30 s."""
         entry = self._entries.get(key)
         if entry is None:
@@ -135,6 +153,7 @@ class AddressBook:
         entry.dialling = False
         pause = min(BACKOFF_FIRST_S * 2.0 ** min(entry.failures, 10), BACKOFF_MAX_S)
         entry.failures += 1
+        entry.failure = why
         entry.not_before = now + pause * self._rng.uniform(1 - JITTER, 1 + JITTER)
 
     def reached(self, key: str, peer: NodeId) -> None:
@@ -144,5 +163,23 @@ class AddressBook:
             return
         entry.dialling = False
         entry.failures = 0
+        entry.failure = None
         entry.node = peer
         entry.not_before = 0.0
+
+
+def parse_addresses(texts: Sequence[str]) -> list[TcpAddress]:
+    """Return those of the multiaddrs that can be dialled, without names."""
+    parsed = [_parse(text) for text in texts]
+    return [_without_name(address) for address in parsed if address is not None]
+
+
+def _parse(text: str) -> TcpAddress | None:
+    try:
+        return parse_tcp_address(text)
+    except ValueError:
+        return None
+
+
+def _without_name(address: TcpAddress) -> TcpAddress:
+    return TcpAddress(kind=address.kind, host=address.host, port=address.port)

@@ -15,11 +15,13 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import Moment, NodeId
-from meshd.config.multiaddress import TcpAddress, parse_tcp_address
+from meshd.config.multiaddress import TcpAddress
 from meshd.config.schema import Network
 from meshd.events import Channel, Health
+from meshd.explain import Contact
 from meshd.mesh.admission import Admission, DoorFull
-from meshd.mesh.book import AddressBook
+from meshd.mesh.book import AddressBook, parse_addresses
+from meshd.mesh.contacts import contacts
 from meshd.mesh.dialer import DialFailed, OnlyOurselves, dial
 from meshd.mesh.handshake import (
     TIMEOUT_S,
@@ -112,9 +114,9 @@ class LibP2PMesh:
         )
         if "seeds" in self._discovery:
             for seed in (*network.seeds, *seeds):
-                self._learn_seed(seed)
+                self._book.learn_seed(seed)
         for peer, addresses in sorted((remembered or {}).items()):
-            self._book.learn(peer, _parse_all(addresses))
+            self._book.learn(peer, parse_addresses(addresses), "an earlier life")
 
     async def run(
         self,
@@ -149,7 +151,7 @@ class LibP2PMesh:
 
     def learn(self, peer: NodeId, addresses: Sequence[str]) -> None:
         """See `meshd.ports.Mesh.learn`."""
-        if self._book.learn(peer, _parse_all(addresses)):
+        if self._book.learn(peer, parse_addresses(addresses), "the ledger"):
             self._dial_soon(peer)
 
     def punish(self, peer: NodeId) -> None:
@@ -159,6 +161,15 @@ class LibP2PMesh:
     async def addresses_changed(self) -> tuple[str, ...]:
         """See `meshd.ports.Mesh.addresses_changed`; the first answer is `run`'s task status."""
         return await self._whereabouts.changed()
+
+    def contacts(self) -> tuple[Contact, ...]:
+        """Return what is known about reaching each peer."""
+        return contacts(self._book, self._links)
+
+    @property
+    def deaf(self) -> str | None:
+        """Why beacons cannot be heard, if so."""
+        return self._beacon.trouble
 
     def health(self, *, formed: bool = False) -> tuple[Health, ...]:
         """Return what is wrong with the mesh, as far as an operator can mend it.
@@ -181,7 +192,7 @@ class LibP2PMesh:
 
     def _heard(self, peer: NodeId, places: list[TcpAddress]) -> bool:
         is_new = peer not in self._book
-        self._book.learn(peer, places)
+        self._book.learn(peer, places, "beacon")
         self._dial_soon(peer)
         return is_new
 
@@ -189,15 +200,6 @@ class LibP2PMesh:
         delay = 0.0 if self.node_id < peer else POLITENESS_S
         self._book.hurry(peer, trio.current_time(), delay_s=delay)
         self._bell.set()
-
-    def _learn_seed(self, text: str) -> None:
-        address = _parse(text)
-        if address is None:
-            return
-        if address.node is None:
-            self._book.learn_unnamed(address)
-        else:
-            self._book.learn(address.node, [_without_name(address)])
 
     # Coming in.
 
@@ -291,15 +293,16 @@ class LibP2PMesh:
                 connection = await dial(self._host, self._book[key].addresses, expected)
             except OnlyOurselves:
                 return self._book.forget(key)  # All nodes may be given the same seeds.
-            except DialFailed:
-                return await self._dial_failed(key, expected, events)
+            except DialFailed as error:
+                return await self._dial_failed(key, expected, events, str(error))
         try:
             if expected is None and connection.peer in self._links:
                 # An address without a name led to somebody known.
                 return self._book.reached(key, connection.peer)
             streams = await self._meet_as_dialer(key, connection)
             if streams is None:
-                return await self._dial_failed(key, expected, events)
+                why = "it answered, but did not prove that it has this token"
+                return await self._dial_failed(key, expected, events, why)
             self.refusals.forgive([address.host for address in self._book[key].addresses])
             self._book.reached(key, connection.peer)
             await self._serve(connection, streams, dialled=True, events=events)
@@ -308,8 +311,10 @@ class LibP2PMesh:
                 await connection.aclose()
         return None
 
-    async def _dial_failed(self, key: str, peer: NodeId | None, events: EventSink) -> None:
-        self._book.failed(key, trio.current_time())
+    async def _dial_failed(
+        self, key: str, peer: NodeId | None, events: EventSink, why: str
+    ) -> None:
+        self._book.failed(key, trio.current_time(), why)
         if peer is not None:
             await self._links.dial_failed(peer, events)
         self._bell.set()
@@ -370,19 +375,3 @@ class LibP2PMesh:
                 "other_network_near",
                 f"a machine of another network shares this LAN, at {host}: the two do not mix",
             )
-
-
-def _parse(text: str) -> TcpAddress | None:
-    try:
-        return parse_tcp_address(text)
-    except ValueError:
-        return None
-
-
-def _parse_all(texts: Sequence[str]) -> list[TcpAddress]:
-    parsed = [_parse(text) for text in texts]
-    return [_without_name(address) for address in parsed if address is not None]
-
-
-def _without_name(address: TcpAddress) -> TcpAddress:
-    return TcpAddress(kind=address.kind, host=address.host, port=address.port)

@@ -55,6 +55,11 @@ class Links:
         """Who is linked."""
         return set(self._links)
 
+    def dialled(self, peer: NodeId) -> bool | None:
+        """Whether this node opened the connection to `peer`; None if there is none."""
+        link = self._links.get(peer)
+        return link.dialled if link is not None else None
+
     @property
     def lost(self) -> list[NodeId]:
         """Whose connection broke without a goodbye, sorted; they are dialled to find out."""

@@ -74,6 +74,10 @@ class Refusals:
             del self._foreign[min(self._foreign, key=lambda held: self._foreign[held])]
         return is_first
 
+    def foreign(self, now: float) -> tuple[str, ...]:
+        """Return where beacons of other networks came from in the last ten minutes, sorted."""
+        return tuple(sorted(at for at, seen in self._foreign.items() if now - seen < SHOWN_FOR_S))
+
     def health(self, *, seeking: bool, now: float) -> tuple[Health, ...]:
         """Return what an operator should know of the last ten minutes.
 
@@ -105,7 +109,7 @@ class Refusals:
                     "away",
                 )
             )
-        foreign = sorted(place for place, at in self._foreign.items() if now - at < SHOWN_FOR_S)
+        foreign = self.foreign(now)
         if foreign and seeking:
             items.append(
                 Health(

@@ -73,6 +73,10 @@ class Directory:
             self._sorted = None
         return known
 
+    def find(self, node: NodeId) -> Known | None:
+        """Return what is known of `node`; unlike `[]`, this makes nobody known."""
+        return self._known.get(node)
+
     def __iter__(self) -> Iterator[Known]:
         if self._sorted is None:
             self._sorted = [self._known[node] for node in sorted(self._known)]

@@ -84,7 +84,12 @@ FORMED: Json = {
             "waiting_for": "a server's answer",
         },
     ],
-    "ledger": {"entries": 41, "root": "9c41aabbccddeeff0011", "rejected": 0},
+    "ledger": {
+        "entries": 41,
+        "root": "9c41aabbccddeeff0011",
+        "rejected": 0,
+        "synchronised_with": ["n2"],
+    },
     "health": [],
     "at_ms": 1_790_000_000_000,
 }
@@ -113,6 +118,7 @@ WAITING: Json = {
         "k3s_version": None,
     },
     "vip": {"address": None, "holder": None},
+    "ledger": {**FORMED["ledger"], "synchronised_with": []},
     "nodes": [{**FORMED["nodes"][1], "role": None, "k3s": "absent"}],
     "health": [
         {
@@ -155,6 +161,58 @@ EVENTS: list[Json] = [
 ]
 
 
+EXPLANATION: Json = {
+    "api_version": "meshd/v1",
+    "kind": "Explanation",
+    "topic": "role",
+    "node": {"id": "12D3KooWAAAA1111", "name": "n1"},
+    "answer": "control-plane",
+    "causes": [
+        {
+            "subject": "seats",
+            "text": "3 in the control plane; 5 machines may vote, 3 must agree",
+            "fulfilled": None,
+            "settings": [
+                {"key": "p2p.auto.ha.master_nodes", "value": "2", "place": "/oem/90_custom.yaml:14"}
+            ],
+            "entries": [],
+            "record": None,
+        },
+        {
+            "subject": "plan",
+            "text": "generation 1: seat 2 of 3; control plane n2, n1, n3",
+            "fulfilled": True,
+            "settings": [],
+            "entries": [
+                {
+                    "key": "genesis/1/claim",
+                    "author": "n2",
+                    "author_id": "12D3KooWBBBB2222",
+                    "seq": 1,
+                    "stamp_ms": 1_790_000_000_000,
+                }
+            ],
+            "record": {
+                "key": "genesis/1/claim",
+                "round": 1,
+                "proposer": "n2",
+                "signers": ["n1", "n2", "n3"],
+            },
+        },
+        {
+            "subject": "k3s",
+            "text": "starting \x1b[31m",
+            "fulfilled": False,
+            "settings": [],
+            "entries": [],
+            "record": None,
+        },
+    ],
+    "waiting_for": "k3s on this node to become ready",
+    "would_change_if": ["all machines start afresh with a new token"],
+}
+
+
 class FakeDaemon:
     """Answers from `status`, which may be a value or what computes the next one."""
 
@@ -170,6 +228,10 @@ class FakeDaemon:
             return self.status() if callable(self.status) else self.status
         if path.startswith("/v1/events"):
             return {"api_version": "meshd/v1", "kind": "Events", "events": EVENTS}
+        if path.startswith("/v1/explain/"):
+            if path.endswith("node=x9"):
+                return {"error": "'x9' names no node; known are: n1, n2"}
+            return EXPLANATION
         entries = ENTRIES
         if path.startswith("/v1/ledger/get"):
             entries = [
@@ -194,7 +256,7 @@ def running(run_dir: Path, name: str = "meshd.sock") -> Iterator[FakeDaemon]:
         elif "event-stream" in request.headers["Accept"]:
             lines = (f"id: {event['number']}\ndata: {json.dumps(event)}\n\n" for event in EVENTS)
             body = "".join(lines).encode()
-        request.send_response(daemon.broken or 200)
+        request.send_response(daemon.broken or (404 if body.startswith(b'{"error"') else 200))
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body)

@@ -46,7 +46,15 @@ def modules_after(arguments: Sequence[str]) -> tuple[int, set[str]]:
 
 
 @pytest.mark.parametrize(
-    "verb", [["version"], ["status"], ["ledger", "list"], ["events"], ["wait", "--for", "formed"]]
+    "verb",
+    [
+        ["version"],
+        ["status"],
+        ["ledger", "list"],
+        ["events"],
+        ["explain", "role"],
+        ["wait", "--for", "formed"],
+    ],
 )
 def test_what_runs_often_loads_nothing_heavy(
     tmp_path: Path, daemon: FakeDaemon, verb: list[str]

@@ -185,6 +185,9 @@ def test_two_networks_on_one_lan_do_not_meet_and_the_audit_tells_two_clusters_ap
     for name in names:
         assert [node["name"] for node in status_of(built, name)["nodes"]] == [name]
         assert log_of(built.node(name)).count("other_network_near") == 1
+        why = bench.demo("exec", name, "--", "meshd", "explain", "join").out
+        assert "foreign" in why
+        assert "beacons of another network come from 10.0.0.1" in why
     audit = bench.demo("audit")
     assert audit.code == 1  # Two for one generation.
     assert len(audit.out.splitlines()) == 2

@@ -116,6 +116,39 @@ def test_every_node_can_be_scraped_and_its_log_is_json_without_the_token(formed:
         assert not [at for at in range(len(token) - 15) if token[at : at + 16] in log]
 
 
+def explained(bench: Bench, *arguments: str) -> dict[str, Any]:
+    """Return, by subject, the causes that n2 gives."""
+    run = bench.demo("exec", "n2", "--", "meshd", "explain", *arguments, "-o", "json")
+    assert run.code == 0, run.err
+    content = json.loads(run.out)
+    assert content["kind"] == "Explanation"
+    return {cause["subject"]: cause for cause in content["causes"]} | {"": content}
+
+
+def test_a_node_explains_its_role_its_way_and_the_address_with_places_and_records(
+    formed: Bench,
+) -> None:
+    role = explained(formed, "role")
+    places = {one["key"]: one["place"] for one in role["seats"]["settings"]}
+    assert places["p2p.network_token"].endswith("/n2/cloud-config.yaml:3")
+    assert role["plan"]["record"]["key"] == "genesis/1/claim"
+    assert role["plan"]["record"]["signers"] == ["n1", "n2", "n3"]
+    assert role["plan"]["entries"]
+    join = explained(formed, "join", "n1")
+    assert join[""]["answer"] == "has joined"
+    assert "beacon" in join["found"]["text"]
+    assert "with this node (direct, " in join["connected"]["text"]
+    own = explained(formed, "join")
+    assert own["synchronised"]["text"].startswith("with n1, n3: all they held is here")
+    assert all(cause["fulfilled"] for subject, cause in own.items() if subject)
+    formed.wait_until(  # k3s' Lease is read now and then.
+        "the holder of the address to be explained",
+        lambda: "holds kube-vip's lease" in explained(formed, "vip")["holder"]["text"],
+    )
+    genesis = explained(formed, "genesis")
+    assert [genesis[slot]["fulfilled"] for slot in ("CLAIM", "STARTED", "DONE")] == [True] * 3
+
+
 def test_a_node_that_is_not_there_is_named(formed: Bench) -> None:
     run = formed.demo("kill", "n9")
     assert run.code == 1

@@ -189,3 +189,16 @@ def test_what_does_not_fit_into_one_pull_is_asked_for_in_the_next() -> None:
     world.link(0, 1)
     world.settle()
     assert world.converged
+
+
+def test_a_neighbour_is_caught_up_with_once_all_it_held_is_here_and_while_it_is_connected() -> None:
+    world = World(3)
+    fill(world, 0, cold_entries()[:30])
+    world.link(0, 1)
+    assert not world.replicas[1].caught_up
+    world.settle()
+    assert world.replicas[1].caught_up == (world.ids[0],)
+    world.run(20.0)  # Whoever had more learns at the next round that the other has no more.
+    assert world.replicas[0].caught_up == (world.ids[1],)
+    world.cut(0, 1)
+    assert not world.replicas[1].caught_up

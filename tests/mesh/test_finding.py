@@ -25,13 +25,13 @@ THERE = parse_tcp_address("/ip4/10.0.0.2/tcp/7946")
 
 def test_back_off_doubles_from_one_second_to_thirty_and_ends_with_success() -> None:
     book = AddressBook(OWN, Random(1))
-    book.learn(PEER, [HERE])
+    book.learn(PEER, [HERE], "beacon")
     now, pauses = 0.0, []
     for _ in range(10):
         assert book.due([PEER], now) == [PEER]
         book.began(PEER, now)
         assert book.due([PEER], now) == []
-        book.failed(PEER, now)
+        book.failed(PEER, now, "refused")
         pauses.append(book.next_due([PEER]) - now)
         now = book.next_due([PEER])
     for pause, nominal in zip(pauses, [1, 2, 4, 8, 16, 30, 30, 30, 30, 30], strict=True):
@@ -45,10 +45,10 @@ def test_back_off_doubles_from_one_second_to_thirty_and_ends_with_success() -> N
 
 def test_a_peer_that_is_heard_of_is_dialled_soon_whatever_the_back_off() -> None:
     book = AddressBook(OWN, Random(1))
-    book.learn(PEER, [HERE])
+    book.learn(PEER, [HERE], "beacon")
     for now in range(10):
         book.began(PEER, now)
-        book.failed(PEER, now)
+        book.failed(PEER, now, "refused")
     book.hurry(PEER, 9.5)
     assert book.next_due([PEER]) > 10  # But not twice in a second.
     book.hurry(PEER, 20.0, delay_s=0.3)
@@ -57,14 +57,14 @@ def test_a_peer_that_is_heard_of_is_dialled_soon_whatever_the_back_off() -> None
 
 def test_the_newest_addresses_are_kept_and_own_ones_never() -> None:
     book = AddressBook(OWN, Random(1))
-    assert book.learn(PEER, [HERE])
-    assert book.learn(PEER, [THERE])
-    assert not book.learn(PEER, [HERE])
+    assert book.learn(PEER, [HERE], "beacon")
+    assert book.learn(PEER, [THERE], "beacon")
+    assert not book.learn(PEER, [HERE], "beacon")
     assert book[PEER].addresses == [HERE, THERE]
     many = [parse_tcp_address(f"/ip4/10.1.0.{n}/tcp/1") for n in range(40)]
-    book.learn(PEER, many)
+    book.learn(PEER, many, "beacon")
     assert book[PEER].addresses == many[:16]
-    assert not book.learn(OWN, [HERE])
+    assert not book.learn(OWN, [HERE], "beacon")
     assert book.peers() == [PEER]
 
 

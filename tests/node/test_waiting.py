@@ -25,6 +25,7 @@ def genesis(phase: GenesisPhase, words: str | None = None) -> GenesisState:
         votes=3 if decided else 0,
         kube_system_uid=None,
         slots=(),
+        voters=(),
         excluded=(),
         problems=(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import trio
 
 from meshd.api import open_sockets, serve_api
 from meshd.errors import MeshdError
+from meshd.explain import NoSuchNode
 
 
 class Node:
@@ -25,6 +27,11 @@ class Node:
 
     def status_json(self) -> bytes:
         return b'{"api_version":"meshd/v1","kind":"Status"}'
+
+    def explanation_json(self, topic: str, wanted: str | None) -> bytes:
+        if wanted == "nobody":
+            raise NoSuchNode("'nobody' names no node; known are: n1")
+        return json.dumps({"kind": "Explanation", "topic": topic, "node": wanted}).encode()
 
     def ledger_rows(self, *, author: str | None, prefix: str | None) -> list[dict[str, object]]:
         keys = ["genesis/1/claim", "node/a/facts", "node/a/facts-of-old"]
@@ -138,3 +145,13 @@ def test_a_run_directory_that_cannot_be_made_is_an_error_with_a_fix(tmp_path: Pa
     with pytest.raises(MeshdError, match="cannot be made") as caught:
         open_sockets(tmp_path / "file")
     assert (caught.value.code, "--run-dir" in caught.value.fix) == ("MESH-7001", True)
+
+
+async def test_explanations_are_asked_for_by_topic_and_node(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/v1/explain/join", params={"node": "n2"})
+    assert answer.json() == {"kind": "Explanation", "topic": "join", "node": "n2"}
+    assert (await client.get("/v1/explain/role")).json()["node"] is None
+    unknown = await client.get("/v1/explain/vip", params={"node": "nobody"})
+    assert unknown.status_code == 404
+    assert unknown.json() == {"error": "'nobody' names no node; known are: n1"}
+    assert (await client.get("/v1/explain/weather")).status_code == 404

@@ -33,6 +33,7 @@ from meshd.events import (
     Send,
     Wakeup,
 )
+from meshd.explain import Given
 from meshd.metrics import Tally
 from meshd.node import Node
 from meshd.ports import EventSink
@@ -206,7 +207,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         cluster=cluster,
         log=log,
         built=built,
-        view=View(driver, opened, moment, tally),
+        view=View(driver, opened, moment, tally, Given),
         tally=tally,
     )
     opened.close()
