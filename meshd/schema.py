@@ -41,6 +41,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     token_commitment: str
     fingerprint: tuple[str, ...]
     vip: str | None = None
+    settings: tuple[tuple[str, str], ...] = ()  # Of those in `settings_hash`: not the default ones.
     software: str = ""
     protocol_min: int = 1
     protocol_max: int = 1
@@ -75,6 +76,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             name=self.name,
             fuse=self.fuse,
             blocked=self.blocked,
+            settings=self.settings,
             clock_is_wrong=clock_is_wrong,
         )
 

@@ -13,6 +13,7 @@ from typing import Literal
 from ledger import NodeId
 from roles._election import Refusal, largest_settings_group
 from roles._messages import VOTES_MAX
+from roles._settings import difference
 from roles._types import Bounds, Candidate
 
 HaltReason = Literal["too-many-voters", "settings-mismatch", "equivocation", "lost-memory"]
@@ -63,17 +64,18 @@ def electorate(
     here = [c for c in willing if c.node == me or c.node in present]
     same = [c for c in here if c.bounds.limits == bounds.limits]
     settings = largest_settings_group(same) if settings_matter else None
+    usual = next((c for c in same if c.settings_hash == settings), None)
     halts = (
         _equivocated(me, proven_faulty),
         _too_large(bounds),
         _outnumbered(willing, bounds),
         _too_many(willing, bounds),
         None if has_voted else _lost_memory(twins.get(me, [])),
-        _odd_settings(me, same, settings),
+        _odd_settings(me, same, usual),
     )
     halt = next((halt for halt in halts if halt is not None), None)
     reasons = {
-        c.node: _exclusion(c, twins[c.node], bounds=bounds, faulty=proven_faulty, settings=settings)
+        c.node: _exclusion(c, twins[c.node], bounds=bounds, faulty=proven_faulty, usual=usual)
         for c in willing
         if c.node != me
     }
@@ -126,7 +128,7 @@ def _exclusion(
     *,
     bounds: Bounds,
     faulty: Collection[NodeId],
-    settings: str | None,
+    usual: Candidate | None,
 ) -> str | None:
     """Return why this node does not count the candidate's votes, or None."""
     if candidate.node in faulty:
@@ -137,11 +139,8 @@ def _exclusion(
         # Which of the two still remembers its votes cannot be seen from here, so neither counts.
         names = ", ".join(twin.shown for twin in twins)
         return f"the same machine is known under another identity ({names})"
-    if settings is not None and candidate.settings_hash != settings:
-        return (
-            f"its cluster-critical k3s settings ({candidate.settings_hash[:8]}) differ from "
-            f"those most have ({settings[:8]})"
-        )
+    if usual is not None and candidate.settings_hash != usual.settings_hash:
+        return f"its settings differ from those most have: {difference(candidate, usual)}"
     return None
 
 
@@ -222,16 +221,15 @@ def _lost_memory(twins: Sequence[Candidate]) -> Halt | None:
     )
 
 
-def _odd_settings(me: NodeId, same: Sequence[Candidate], settings: str | None) -> Halt | None:
+def _odd_settings(me: NodeId, same: Sequence[Candidate], usual: Candidate | None) -> Halt | None:
     myself = next((c for c in same if c.node == me), None)
-    if myself is None or settings is None or myself.settings_hash == settings:
+    if myself is None or usual is None or myself.settings_hash == usual.settings_hash:
         return None
-    agree = ", ".join(c.shown for c in same if c.settings_hash == settings)
+    agree = ", ".join(c.shown for c in same if c.settings_hash == usual.settings_hash)
     return Halt(
         reason="settings-mismatch",
         code="MESH-4003",
-        message=f"this node's cluster-critical k3s settings ({myself.settings_hash[:8]}) differ "
-        f"from those of {agree} ({settings[:8]})",
-        fix="make k3s.args equal on all machines that may become servers (compare with "
-        "`meshd config show` there)",
+        message=f"this node's settings differ from those of {agree}: {difference(myself, usual)}",
+        fix="make k3s.args and kubevip.eip equal on all machines that may become servers (compare "
+        "with `meshd config show` there)",
     )

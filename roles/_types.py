@@ -54,13 +54,14 @@ class Candidate:
     memory_mib: int
     cpus: int
     bounds: Bounds
-    settings_hash: str  # Hex; of the cluster-critical k3s settings.
+    settings_hash: str  # Hex; of the settings that all servers must share.
     ca_hash: str  # Hex SHA-256 of the candidate's server-ca.crt.
     token_commitment: str  # Hex SHA-256 of the candidate's server token.
     fingerprint: tuple[str, ...]  # Keyed hashes of hardware identifiers.
     name: str = ""  # As operators call it; the node name if empty.
     fuse: bool = False  # A process of its own ends k3s there when the forming lease does.
     blocked: str | None = None  # Why this machine cannot be a server, as it found out itself.
+    settings: tuple[tuple[str, str], ...] = ()  # Those that are not the default, for words only.
     clock_is_wrong: bool = False  # As the asking node sees it: k3s would not be started there.
 
     @property

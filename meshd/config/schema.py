@@ -146,11 +146,19 @@ class Settings:
     stated: tuple[Stated, ...] = ()  # What stands in the files, for explanations.
 
     def critical_settings(self) -> tuple[tuple[str, str], ...]:
-        """Return what must be equal on all servers, as (k3s flag, canonical value), sorted."""
-        return critical_settings(
+        """Return what must be equal on all servers, as (k3s flag or key, canonical value)."""
+        of_k3s = critical_settings(
             self.k3s.args,
             embedded_registry=self.k3s.embedded_registry,
             external_db=self.external_db,
+        )
+        return (*of_k3s, ("kubevip.eip", self.kubevip.address if self.kubevip else ""))
+
+    def unusual_settings(self) -> tuple[tuple[str, str], ...]:
+        """Return those of `critical_settings` that are not the default."""
+        usual = dict(critical_settings((), embedded_registry=False, external_db=None))
+        return tuple(
+            (key, value) for key, value in self.critical_settings() if value != usual.get(key, "")
         )
 
     def settings_hash(self) -> str:

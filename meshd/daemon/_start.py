@@ -308,6 +308,7 @@ def _read_facts(opened: Opened, addresses: Sequence[str]) -> Facts:
         quorum=bounds.quorum,
         control_plane=bounds.control_plane,
         settings_hash=settings.settings_hash(),
+        settings=settings.unusual_settings(),
         ca_hash=opened.secrets.ca_hash,
         token_commitment=opened.secrets.token_commitment,
         fingerprint=opened.fingerprint,

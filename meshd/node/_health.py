@@ -66,6 +66,7 @@ def health_items(
             fix="give all machines the same kubevip.eip",
         )
         for known in directory.others()
+        if servers  # Before, whoever differs does not vote, and is named for that.
         if known.facts is not None and _may_lead(known.facts.role_wish) and known.facts.vip != vip
     ]
     items += _lost_servers(directory, servers)

@@ -13,6 +13,7 @@ from meshd.schema import Facts, K3sRecord
 
 TEXT_MAX = 512
 ADDRESSES_MAX = 64
+SETTINGS_MAX = 64
 NAMES_MAX = 16  # Voters of one etcd; k3s advises seven at most.
 
 # RFC 1123, section 2.1, as Kubernetes has it for the names of nodes.
@@ -38,6 +39,9 @@ def sound_facts(facts: Facts) -> Facts:
             _check_address(address)
     if len(facts.addresses) > ADDRESSES_MAX:
         raise Unsound("too many addresses")
+    if len(facts.settings) > SETTINGS_MAX:
+        raise Unsound("too many settings")
+    _check_text(*(text for setting in facts.settings for text in setting))
     _check_text(facts.name, facts.software, *facts.addresses)
     if not facts.name:
         raise Unsound("no name")

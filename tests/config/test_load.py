@@ -364,6 +364,16 @@ def test_the_settings_hash_follows_meaning_and_not_spelling(load: Load) -> None:
     assert one.settings_hash() == same.settings_hash() != other.settings_hash()
     assert quoted.settings_hash() == one.settings_hash()
     assert len(bytes.fromhex(one.settings_hash())) == 32
+    assert one.unusual_settings() == (("cluster-cidr", "10.1.0.0/16"),)
+
+
+def test_another_virtual_address_is_another_setting(load: Load) -> None:
+    none = load("p2p: {network_token: TOKEN}")
+    one = load("p2p: {network_token: TOKEN}\nkubevip: {eip: 10.0.0.50}")
+    other = load("p2p: {network_token: TOKEN}\nkubevip: {eip: 10.0.0.51}")
+    assert len({none.settings_hash(), one.settings_hash(), other.settings_hash()}) == 3
+    assert none.unusual_settings() == ()
+    assert other.unusual_settings() == (("kubevip.eip", "10.0.0.51"),)
 
 
 def test_settings_never_show_the_secret(load: Load) -> None:

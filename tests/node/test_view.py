@@ -55,6 +55,8 @@ def test_facts_are_kept_and_their_addresses_learned_once() -> None:
         {"sealing_key": b"short"},
         {"addresses": tuple(f"/ip4/10.0.0.1/tcp/{n}" for n in range(100))},
         {"software": "\u202e"},
+        {"settings": (("cluster-cidr", "10.0.0.0/8\n"),)},
+        {"settings": tuple((f"key-{n}", "x") for n in range(100))},
     ],
 )
 def test_facts_that_could_harm_a_configuration_or_a_terminal_are_refused(

@@ -122,12 +122,26 @@ def test_what_a_bound_is_called_does_not_matter() -> None:
 
 
 def test_odd_settings_wait_and_are_named_on_both_sides() -> None:
-    odd = {"settings_hash": "77" * 32}
+    odd = {"settings_hash": "77" * 32, "settings": (("cluster-cidr", "10.44.0.0/16"),)}
     found = voters_seen([*seen(1, 2), *seen(3, **odd)])
-    assert "(77777777) differ from those most have (5e5e5e5e)" in found.excluded[0].reason
+    assert found.excluded[0].reason == (
+        "its settings differ from those most have: cluster-cidr (10.44.0.0/16, not the default)"
+    )
     code, message = halt_of(voters_seen([*seen(1, **odd), *seen(2, 3)]))
     assert code == "MESH-4003"
-    assert "n2, n3 (5e5e5e5e)" in message
+    assert message == (
+        "this node's settings differ from those of n2, n3: cluster-cidr (10.44.0.0/16, not the "
+        "default)"
+    )
+
+
+def test_another_virtual_address_is_an_odd_setting_and_a_hash_is_named_if_nothing_else_is() -> None:
+    most = {"settings": (("kubevip.eip", "10.0.0.50"),)}
+    odd = {"settings_hash": "77" * 32, "settings": (("kubevip.eip", "10.0.0.51"),)}
+    _, message = halt_of(voters_seen([*seen(1, **odd), *seen(2, 3, **most)]))
+    assert message.endswith(": kubevip.eip (10.0.0.51, not 10.0.0.50)")
+    _, message = halt_of(voters_seen([*seen(1, settings_hash="77" * 32), *seen(2, 3)]))
+    assert message.endswith(": hash 77777777, not 5e5e5e5e")
 
 
 def test_settings_no_longer_matter_once_a_plan_is_decided() -> None:
