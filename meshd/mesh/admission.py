@@ -7,8 +7,8 @@ boot together all get in; beyond the waiting room it is closed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from ipaddress import IPv6Address, ip_address
 
 import trio
@@ -34,10 +34,22 @@ def prefix_of(host: str) -> str:
     return address.packed[:3].hex()
 
 
+@contextmanager
+def _counted(counter: Counter[str], key: str) -> Iterator[None]:
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+
 class Admission:
     """The places for unproven connections."""
 
     def __init__(self) -> None:
+        self._greeted: Counter[str] = Counter()  # IP addresses, inside or waiting.
         self._inside: Counter[str] = Counter()
         self._waiting: Counter[str] = Counter()
         self._freed = trio.Condition()
@@ -48,6 +60,10 @@ class Admission:
         """How many unproven connections there are."""
         return self._inside.total()
 
+    def greets(self, host: str) -> bool:
+        """Whether an unproven connection from that IP address is inside or waits."""
+        return host in self._greeted
+
     @asynccontextmanager
     async def place(self, host: str) -> AsyncIterator[None]:
         """Hold a place for a connection from `host` until the block ends.
@@ -56,16 +72,17 @@ class Admission:
             DoorFull: too many are inside and wait.
         """
         prefix = prefix_of(host)
-        await self._enter(prefix)
-        try:
-            yield
-        finally:
-            self._inside[prefix] -= 1
-            if not self._inside[prefix]:
-                del self._inside[prefix]
-            with trio.CancelScope(shield=True):  # Only a lock that nobody holds for long.
-                async with self._freed:
-                    self._freed.notify_all()
+        with _counted(self._greeted, host):
+            await self._enter(prefix)
+            try:
+                yield
+            finally:
+                self._inside[prefix] -= 1
+                if not self._inside[prefix]:
+                    del self._inside[prefix]
+                with trio.CancelScope(shield=True):  # Only a lock that nobody holds for long.
+                    async with self._freed:
+                        self._freed.notify_all()
 
     def _has_place(self, prefix: str) -> bool:
         return self.inside < UNPROVEN_MAX and self._inside[prefix] < UNPROVEN_PER_PREFIX_MAX

@@ -22,6 +22,7 @@ BACKOFF_MAX_S = 30.0
 JITTER = 0.25
 ADDRESSES_MAX = 16
 PEERS_MAX = 4096
+GIVES_WAY_MAX = 3
 FAILING = 2
 """So many dials failed in a row: others take the peer's place among the neighbours."""
 
@@ -38,6 +39,7 @@ class Entry:
     not_before: float = 0.0
     tried_at: float = float("-inf")
     dialling: bool = False
+    gave_way: int = 0  # How often it was put off since the last dial.
 
     @property
     def failing(self) -> bool:
@@ -112,10 +114,6 @@ class AddressBook:
         """Whether the last dials to `peer` failed."""
         return peer in self._entries and self._entries[peer].failing
 
-    def dialling(self) -> set[str]:
-        """Return the keys of the peers that are being dialled."""
-        return {key for key, entry in self._entries.items() if entry.dialling}
-
     def due(self, wanted: Sequence[str], now: float) -> list[str]:
         """Return which of `wanted` to dial now."""
         return [
@@ -140,9 +138,19 @@ class AddressBook:
         """Return the keys of seeds known by address only."""
         return [key for key in self._entries if key.startswith("/")]
 
+    def give_way(self, key: str, until: float) -> bool:
+        """Put a dial off; False if that was done often enough."""
+        entry = self._entries[key]
+        if entry.gave_way >= GIVES_WAY_MAX:
+            return False
+        entry.gave_way += 1
+        entry.not_before = until
+        return True
+
     def began(self, key: str, now: float) -> None:
         """A dial is under way."""
         self._entries[key].dialling = True
+        self._entries[key].gave_way = 0
         self._entries[key].tried_at = now
 
     def failed(self, key: str, now: float, why: str) -> None:

@@ -52,8 +52,14 @@ Log = Callable[[str, str], None]
 """Takes what happened in snake_case, such as `token_refused`, and a sentence."""
 
 DIALS_MAX = 16
-POLITENESS_S = 0.3
-"""How much later the node with the higher id dials, so that two seldom dial each other."""
+GATHER_S = 0.1
+"""How long one who was just heard of is not dialled: often more are heard of, and others chosen."""
+
+POLITENESS_S = 1.0
+"""When the node with the higher id dials, so that two seldom dial each other: on one machine with
+30 daemons that start together a handshake takes up to a second."""
+
+PRUNE_INTERVAL_S = 5.0
 
 
 class LibP2PMesh:
@@ -135,6 +141,7 @@ class LibP2PMesh:
                         nursery.start_soon(self._accept_forever, listener, events, nursery)
                     nursery.start_soon(self._whereabouts.follow)
                     nursery.start_soon(self._dial_forever, events, nursery)
+                    nursery.start_soon(self._prune_forever)
                     if "lan" in self._discovery:
                         nursery.start_soon(self._beacon.run)
                     task_status.started(self._whereabouts.publish())
@@ -197,7 +204,7 @@ class LibP2PMesh:
         return is_new
 
     def _dial_soon(self, peer: NodeId) -> None:
-        delay = 0.0 if self.node_id < peer else POLITENESS_S
+        delay = GATHER_S if self.node_id < peer else POLITENESS_S
         self._book.hurry(peer, trio.current_time(), delay_s=delay)
         self._bell.set()
 
@@ -263,26 +270,36 @@ class LibP2PMesh:
             now = trio.current_time()
             wanted = self._wanted()
             for key in self._book.due(wanted, now):
+                if self._is_calling(key) and self._book.give_way(key, now + POLITENESS_S):
+                    continue
                 self._book.began(key, now)
                 nursery.start_soon(self._dial_one, key, events)
             with trio.move_on_at(self._book.next_due(wanted)):
                 await self._bell.wait()
 
+    def _is_calling(self, key: str) -> bool:
+        """Whether a peer that dials first has perhaps done so; its name is not known yet."""
+        hosts = [address.host for address in self._book[key].addresses]
+        return NodeId(key) < self.node_id and any(map(self._admission.greets, hosts))
+
     def _wanted(self) -> list[str]:
-        known = self._book.peers()
-        wanted = wanted_peers(
-            self.node_id,
-            known=known,
-            failing={peer for peer in known if self._book.failing(peer)},
-            held=self._links.peers | {NodeId(key) for key in self._book.dialling()},
-            rng=self._rng,
-        )
+        wanted = self._neighbours()
         urgent = [*self._links.awaited(), *self._links.lost]
         unnamed = [key for key in self._book.unnamed() if self._book[key].node not in self._links]
         keys = dict.fromkeys([*urgent, *unnamed, *wanted])
         return [
             key for key in keys if key not in self._links and not self._links.banned(NodeId(key))
         ]
+
+    def _neighbours(self) -> list[NodeId]:
+        known, linked = self._book.peers(), self._links.peers
+        failing = {peer for peer in known if peer not in linked and self._book.failing(peer)}
+        return wanted_peers(self.node_id, known=known, failing=failing)
+
+    async def _prune_forever(self) -> None:
+        while True:
+            await trio.sleep(PRUNE_INTERVAL_S)
+            self._links.prune(set(self._neighbours()))
 
     async def _dial_one(self, key: str, events: EventSink) -> None:
         expected = None if key.startswith("/") else NodeId(key)
@@ -349,11 +366,11 @@ class LibP2PMesh:
         dialled: bool,
         events: EventSink,
     ) -> None:
-        await self._links.serve(
+        lost = await self._links.serve(
             connection.peer, streams, dialled=dialled, events=events, close=connection.aclose
         )
         self._bell.set()
-        if connection.peer not in self._links:
+        if lost:
             self._beacon.hasten()
         await self._links.await_return(connection.peer, events)
 

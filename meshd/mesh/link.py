@@ -112,14 +112,25 @@ class Link:
         self._lanes = {channel: Lane(channel, stream) for channel, stream in streams.items()}
         self._scope = trio.CancelScope()
         self._quota = Quota(self.born)
+        self._voted_at = self.born  # When the channel for votes was last used.
         self._blocked = 0  # Readers that wait for the core to take an event.
         self._farewell: Farewell | None = Farewell.LEAVING
 
     def send_nowait(self, channel: Channel, frame: bytes) -> None:
         """Queue a frame; the oldest waiting one is dropped if there are too many."""
+        self._note_use(channel)
         lane = self._lanes[channel]
         lane.queue.append(encode_frame(Kind.FRAME, frame))
         lane.bell.set()
+
+    def _note_use(self, channel: Channel) -> None:
+        if channel is Channel.GENESIS:
+            self._voted_at = trio.current_time()
+
+    @property
+    def spare_s(self) -> float:
+        """For how many seconds it has carried only what any neighbour could have brought."""
+        return trio.current_time() - self._voted_at
 
     def slow_down(self, pause_s: float, for_s: float) -> None:
         """Pause after each frame read, for a while: the peer broke rules."""
@@ -184,6 +195,7 @@ class Link:
             now = trio.current_time()
             self.watch.heard(now)
             if kind == Kind.FRAME:
+                self._note_use(lane.channel)
                 await self._hand_over(Received(self.peer, lane.channel, body), events)
             elif kind == Kind.HEARTBEAT and lane.channel is Channel.LEDGER:
                 await self._take_heartbeat(body, now, events)

@@ -7,6 +7,7 @@ peer suspect at once; the next failed dial makes it failed, a successful one cle
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Set as AbstractSet
 
 import trio
 
@@ -23,6 +24,7 @@ PENDING_FOR_S = 10.0
 PUNISHMENTS_MAX = 8
 PUNISHMENT_FADES_S = 10.0
 BAN_S = 60.0
+SPARE_FOR_S = 10.0
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
 
@@ -76,6 +78,18 @@ class Links:
         del pending[:-PENDING_MAX]
         return False
 
+    def prune(self, wanted: AbstractSet[NodeId]) -> None:
+        """End the links that this node made and no longer wants, once it has all that it wants.
+
+        The other end made none, so if it wants this one it makes it anew, and keeps it: the two
+        never undo what the other does.
+        """
+        if not wanted <= self._links.keys():
+            return
+        for peer, link in sorted(self._links.items()):
+            if peer not in wanted and link.dialled and link.spare_s >= SPARE_FOR_S:
+                link.end("there are enough others", Farewell.SURPLUS)
+
     def awaited(self) -> list[NodeId]:
         """Return to whom frames wait to be sent, sorted."""
         self._drop_stale()
@@ -120,15 +134,19 @@ class Links:
         dialled: bool,
         events: EventSink,
         close: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Make a link of a proven connection and serve it to its end, unless an older one stays."""
+    ) -> bool:
+        """Make a link of a proven connection and serve it to its end, unless an older one stays.
+
+        Returns:
+            Whether the peer was lost, and not left, stopped or replaced.
+        """
         link = Link(peer=peer, dialled=dialled, streams=streams, read_moment=self._read_moment)
         old = self._links.get(peer)
         if old is not None and not self._replaces(link, old):
             link.end("an older connection stays", Farewell.SURPLUS)
             await link.say_farewell()
             await close()
-            return
+            return False
         self._links[peer] = link
         try:
             if old is not None:
@@ -149,6 +167,7 @@ class Links:
                 await close()
         if current:
             await self._report_end(link, events)
+        return current and (link.broke or link.fell_silent)
 
     def _replaces(self, new: Link, old: Link) -> bool:
         return supersedes(

@@ -23,8 +23,9 @@ NEVER = Instant(float("inf"))
 WORDS_QUIET_S = 2.0
 """A change of words alone waits this long for the next one. A guess."""
 
-LINKS_QUIET_S = 5.0
-"""Nothing urgent depends on the round trips that are published. A guess."""
+LINKS_QUIET_S = 300.0
+"""Nothing depends on the round trips that are published, and on a busy machine they change all the
+time: at 5 s they were a third of what ten idle nodes sent each other. A guess."""
 
 NEIGHBOURS_QUIET_S = 0.2
 """Neighbours come in bunches, and from them nodes further off learn who is there. A guess."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -15,7 +16,7 @@ from meshd.config.multiaddress import parse_tcp_address
 from meshd.mesh.admission import Admission, DoorFull, prefix_of
 from meshd.mesh.book import AddressBook
 from meshd.mesh.choice import supersedes
-from meshd.mesh.neighbours import ring_of, wanted_peers
+from meshd.mesh.neighbours import RINGS_MAX, ring_of, wanted_peers
 from meshd.mesh.refusals import Refusals
 
 OWN, PEER = NodeId("b-own"), NodeId("c-peer")
@@ -71,36 +72,73 @@ def test_the_newest_addresses_are_kept_and_own_ones_never() -> None:
 names = st.lists(st.integers(0, 999).map(lambda n: NodeId(f"n{n:03}")), unique=True, min_size=2)
 
 
-@given(names)
-def test_the_ring_alone_connects_everyone(peers: list[NodeId]) -> None:
-    reached, new = set(), {peers[0]}
+def reached_over(choose: Callable[[NodeId], set[NodeId]], start: NodeId) -> set[NodeId]:
+    reached, new = set(), {start}
     while new:
         reached |= new
-        new = set().union(*(ring_of(peer, peers) for peer in new)) - reached
-    assert reached == set(peers)
+        new = set().union(*map(choose, new)) - reached
+    return reached
 
 
-@given(names, st.integers(0, 2**32))
-def test_few_are_dialled_all_and_many_are_dialled_six(peers: list[NodeId], seed: int) -> None:
-    own, known = peers[0], sorted(peers[1:])
-    wanted = wanted_peers(own, known=known, failing=set(), held=set(), rng=Random(seed))
+@given(names, st.integers(0, RINGS_MAX - 1))
+def test_each_ring_alone_connects_everyone(peers: list[NodeId], ring: int) -> None:
+    assert reached_over(lambda peer: ring_of(peer, peers, ring), peers[0]) == set(peers)
+
+
+@given(names)
+def test_few_are_all_neighbours_and_of_many_six_or_seven(peers: list[NodeId]) -> None:
+    own, known = peers[0], peers[1:]
+    wanted = wanted_peers(own, known=known, failing=set())
+    assert wanted == sorted(wanted)
     assert set(wanted) <= set(known)
-    assert len(wanted) == (len(known) if len(known) <= 8 else 6)
-    if len(known) > 8:
+    if len(known) <= 7:
+        assert set(wanted) == set(known)
+    else:
+        assert 6 <= len(wanted) <= 7
         assert ring_of(own, known) <= set(wanted)
-        held = set(wanted)
-        again = wanted_peers(own, known=known, failing=set(), held=held, rng=Random(seed))
-        assert again == []
+
+
+@pytest.mark.parametrize(("nodes", "links_max"), [(10, 8), (30, 9), (200, 9)])
+def test_nodes_that_know_the_same_choose_each_other(nodes: int, links_max: int) -> None:
+    everyone = [NodeId(f"n{n:03}") for n in range(nodes)]
+    chosen = {one: set(wanted_peers(one, known=everyone, failing=set())) for one in everyone}
+    links = {frozenset((one, peer)) for one in everyone for peer in chosen[one]}
+    mutual = [link for link in links if all(link - {one} <= chosen[one] for one in link)]
+    assert len(mutual) >= 0.75 * len(links)
+    assert max(sum(one in link for link in links) for one in everyone) <= links_max
+    far = reached_over(lambda one: {n for link in links if one in link for n in link}, everyone[0])
+    assert far == set(everyone)
+
+
+def test_one_more_node_changes_few_links() -> None:
+    everyone = [NodeId(f"n{n:03}") for n in range(30)]
+    more = [*everyone, NodeId("newcomer")]
+    changed = 0
+    for one in everyone:
+        before = set(wanted_peers(one, known=everyone, failing=set()))
+        changed += len(before - set(wanted_peers(one, known=more, failing=set())))
+    assert changed <= 10
 
 
 def test_a_neighbour_that_cannot_be_reached_is_replaced_and_tried_again() -> None:
-    known = [NodeId(f"n{n:02}") for n in range(1, 20)]
-    first = wanted_peers(NodeId("n00"), known=known, failing=set(), held=set(), rng=Random(1))
-    failing = {NodeId("n01")}
-    assert "n01" in first
-    wanted = wanted_peers(NodeId("n00"), known=known, failing=failing, held=set(), rng=Random(1))
-    assert {"n01", "n02", "n19"} <= set(wanted)
-    assert len(wanted) == 7
+    own, known = NodeId("n00"), [NodeId(f"n{n:02}") for n in range(1, 20)]
+    first = wanted_peers(own, known=known, failing=set())
+    failing = {first[0], next(peer for peer in known if peer not in first)}
+    wanted = wanted_peers(own, known=known, failing=failing)
+    assert failing & set(wanted) == {first[0]}
+    assert len(set(wanted) - failing) >= 6
+
+
+def test_a_dial_gives_way_three_times() -> None:
+    book = AddressBook(OWN, Random(1))
+    book.learn(PEER, [HERE], "beacon")
+    for now in (1.0, 2.0, 3.0):
+        assert book.give_way(PEER, now)
+        assert book.next_due([PEER]) == now
+    assert not book.give_way(PEER, 4.0)
+    book.began(PEER, 4.0)
+    book.failed(PEER, 4.0, "refused")
+    assert book.give_way(PEER, 5.0)
 
 
 @given(st.booleans(), st.booleans(), st.floats(0, 100))
@@ -159,6 +197,7 @@ async def test_four_of_one_prefix_are_inside_and_the_next_waits_its_turn(
         try:
             async with door.place(host):
                 came_in.append((host, trio.current_time()))
+                assert door.greets(host)
                 await trio.sleep(stay_s)
         except DoorFull:
             came_in.append(("full", trio.current_time()))
@@ -170,6 +209,7 @@ async def test_four_of_one_prefix_are_inside_and_the_next_waits_its_turn(
         visitors.start_soon(visit, "10.0.1.1", 2.0)
     assert sorted(at - started for _, at in came_in) == [0, 0, 0, 0, 0, pytest.approx(2.0)]
     assert door.inside == 0
+    assert not door.greets("10.0.0.0")
 
 
 async def test_who_finds_the_waiting_room_full_or_waits_long_is_turned_away(
