@@ -26,7 +26,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE…]")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "github"]), default="text",
     show_default=True, help="text: FILE:LINE:COL: message. github: annotations of a workflow.",
@@ -34,15 +34,17 @@ def config() -> None:
 def validate(files: tuple[Path, ...], form: str) -> int:
     """Show every error of FILE… as FILE:LINE:COL: message; exit 6 if there are any.
 
-    The files, folders, or `-` for stdin, are merged in this order, as the daemon would.
+    The files, folders, or `-` for stdin, are merged in this order, as the daemon would. Without
+    FILE: everything that the daemon reads on this machine, kernel command line and environment too.
     """
     from meshd.config.load import MISSING_CODE, STRICT_CODES, read_configuration
 
-    found = read_configuration(files, os.environ, files_only=True)
-    errors = [item for item in found.errors if item.code != MISSING_CODE]
+    found = read_configuration(files or None, os.environ, files_only=bool(files))
+    # Of single files the token may be in another, or in the file that MESHD_TOKEN_FILE names.
+    lenient = {MISSING_CODE} if files else set()
+    errors = [item for item in found.errors if item.code not in lenient]
     errors += [item for item in found.findings if item.code in STRICT_CODES]
-    # A token may well be given in another way, such as MESHD_TOKEN_FILE on the machine itself.
-    warnings = [item for item in found.errors if item.code == MISSING_CODE]
+    warnings = [item for item in found.errors if item.code in lenient]
     warnings += [item for item in found.findings if item.code not in STRICT_CODES]
     if form == "json":
         print_object(_report(found.sources.names, errors, warnings), "json")
@@ -57,7 +59,7 @@ def validate(files: tuple[Path, ...], form: str) -> int:
             click.echo(f"warning: {item.located} [{item.code}]; {item.fix}", err=True)
     if errors:
         return ConfigError.exit_code
-    print(f"{', '.join(found.sources.names)}: fine", file=sys.stderr)
+    print(f"{', '.join(found.sources.names) or 'nothing was read'}: fine", file=sys.stderr)
     return 0
 
 

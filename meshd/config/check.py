@@ -44,6 +44,7 @@ class Checked:
 
     values: dict[str, object] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
+    trees: dict[str, Tree] = field(default_factory=dict)  # What the values were read from.
     errors: list[Finding] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)  # Paths of keys whose value does not do.
@@ -171,6 +172,7 @@ def _check_value(key: Key[object], tree: Tree, checked: Checked) -> None:
         checked.refused.add(key.path)
         return
     checked.origins[key.path] = tree.origin
+    checked.trees[key.path] = tree
     if key.idle is not None and checked.values[key.path] not in (key.settled, ()):
         checked.findings.append(
             Finding(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from meshd.config import keys, kubevip_keys
 from meshd.config.check import Checked
 from meshd.config.critical import RESERVED_VARIABLES, is_reserved, parse_args
 from meshd.config.key import Key
-from meshd.config.schema import Finding, KubeVip
+from meshd.config.schema import Finding, KubeVip, Origin
 from meshd.config.settings import env_for
+from meshd.config.tree import Sequence, Table
 
 
 def inconsistencies(checked: Checked) -> tuple[Finding, ...]:
@@ -50,17 +53,37 @@ def inconsistencies(checked: Checked) -> tuple[Finding, ...]:
             f"kubevip: lease {lease} s, renewal {renew} s and retry {retry} s do not decrease",
             "make leaseDuration > renewDeadline > retryPeriod",
         )
+    return (*errors, *_reserved(checked))
+
+
+def _reserved(checked: Checked) -> Iterator[Finding]:
+    """Yield an error for each argument or variable of k3s that meshd alone may set."""
     for section in (keys.K3S, keys.K3S_AGENT):
-        flags = (flag for flag, _ in parse_args(checked.get(section.args) or ()))
-        taken: list[tuple[Key[object], str]] = []
-        taken += [(section.args, f"--{flag}") for flag in flags if is_reserved(flag)]
-        names = (name for name, _ in env_for(section, checked))
-        taken += [(section.env, name) for name in names if name in RESERVED_VARIABLES]
-        for key, word in taken:
-            refuse(
-                "MESH-1033",
-                key,
-                f"{key.path}: {word} decides which cluster this node belongs to, or who it is",
-                "remove it; meshd sets it on every node",
-            )
-    return tuple(errors)
+        for flag, _ in parse_args(checked.get(section.args) or ()):
+            if is_reserved(flag):
+                yield _taken(section.args, f"--{flag}", _place_of_flag(section.args, flag, checked))
+        for name, _ in env_for(section, checked):
+            if name in RESERVED_VARIABLES:
+                tree = checked.trees[section.env.path]
+                origin = tree.origins[name] if isinstance(tree, Table) else tree.origin
+                yield _taken(section.env, name, origin)
+
+
+def _place_of_flag(args: Key[tuple[str, ...]], flag: str, checked: Checked) -> Origin:
+    """Return the place of the first item that has the flag, long or short."""
+    tree = checked.trees[args.path]
+    items = tree.items if isinstance(tree, Sequence) else ()
+    for item in items:
+        words = args.read(Sequence(items=(item,), origin=item.origin))
+        if flag in {name for name, _ in parse_args(words)}:
+            return item.origin
+    return tree.origin
+
+
+def _taken(key: Key[object], word: str, origin: Origin) -> Finding:
+    return Finding(
+        code="MESH-1033",
+        origin=origin,
+        message=f"{key.path}: {word} decides which cluster this node belongs to, or who it is",
+        fix="remove it; meshd sets it on every node",
+    )

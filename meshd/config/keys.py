@@ -309,15 +309,7 @@ ALL: dict[str, Key[object]] = {
         *(NETWORK_TOKEN, NETWORK_ID, ROLE, MINIMUM_NODES, DISABLE_DHT, LOGLEVEL, DNS),
         *(DYNAMIC_ROLES, VPN_CREATE, VPN_USE, VPN_ENV, AUTO_ENABLE, HA_ENABLE, MASTER_NODES),
         *(EXTERNAL_DB, NODES_MAX, SEEDS, LISTEN, DISCOVERY, INTERFACE, LABELS, LOG_LEVEL),
-        *(
-            ADMISSION,
-            SCHEMA,
-            *_NOT_YET,
-            *kubevip_keys.FIRST,
-            *kubevip_keys.OWN,
-            *K3S.all,
-            *K3S_AGENT.all,
-        ),
+        *(ADMISSION, SCHEMA, *_NOT_YET, *kubevip_keys.EVERY, *K3S.all, *K3S_AGENT.all),
     )
 }
 """Every key by its path."""

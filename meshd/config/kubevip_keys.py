@@ -103,6 +103,22 @@ _FLAGS = {
     "loInterfaceGlobalScope": "Give addresses on `lo` global scope.",
     "enableRoutingTable": "Announce the address by routes.",
     "enableWireguard": "Announce the address by WireGuard.",
+    "enableEndpoints": "Watch Endpoints instead of EndpointSlices.",
+    "EnableServiceSecurity": "Let iptables pass only the ports of a Service.",
+    "lbClassNameLegacyHandling": "Match the load-balancer class as older kube-vip does.",
+    "bgpAttachIPToInterface": "Give the interface the addresses that BGP announces.",
+    "preserveVipOnLeadershipLoss": "Leave the address on the interface when the lease is lost.",
+    "loseLeadership": "Give the lease up when the interface goes down.",
+    "addPeersAsBackends": "Balance over the other kube-vips.",
+    "allowInterfaceNotUp": "Start although the interface is down.",
+    "skipDAD": "Take an IPv6 address without looking whether another has it.",
+    "enableInternalSNAT": "Rewrite the source address of egress traffic inside the cluster.",
+    "egressWithNftables": "Use nftables for egress.",
+    "egressClean": "Remove old egress rules at the start.",
+    "isDualStack": "Set by kube-vip itself.",
+    "requireDualStack": "Set by kube-vip itself.",
+    "enableUPNP": "Open the router's ports by UPnP.",
+    "perServiceElectionOnDemand": "Elect a holder for a Service that asks for it.",
 }
 _COUNTS = {
     "logging": "Log level of kube-vip.",
@@ -113,6 +129,9 @@ _COUNTS = {
     "routingTableType": "Type of the routes.",
     "routingProtocol": "Protocol number of the routes.",
     "backendHealthCheckInterval": "Seconds between two checks of an IPVS backend.",
+    "loseLeadershipTimeoutSeconds": "Seconds after which an interface counts as down.",
+    "healthCheckPort": "Port on which kube-vip says that it lives.",
+    "dhcpBackoffAttempts": "How often DHCP is tried.",
 }
 _TEXTS = {
     "vip": "Older name of `address`.",
@@ -134,7 +153,24 @@ _TEXTS = {
     "iptablesBackend": "nft or legacy.",
     "kubernetesAddr": "Address of the API server on this node.",
     "leaderElectionType": "kubernetes or etcd.",
+    "annotations": "Node annotations that BGP is set up from.",
+    "instanceName": "Tells several kube-vips of one machine apart.",
+    "egressPodCidr": "Address range of pods, for egress.",
+    "egressServiceCidr": "Address range of Services, for egress.",
+    "dhcpDualStackMode": "Which addresses DHCP is asked for.",
+    "configFile": "Path of a configuration file of kube-vip's own.",
+    "debounceTime": "How long kube-vip waits for further events.",
 }
+_STRUCTURES = {
+    "bgpConfig": "BGP of this machine.",
+    "bgpPeerConfig": "The BGP peer.",
+    "bgpPeers": "Further BGP peers.",
+    "controlPlaneHealthCheck": "How the control plane is polled for BGP.",
+    "etcd": "The etcd that leaderElectionType etcd uses.",
+    "leaseAnnotations": "Annotations of the Lease.",
+    "loadBalancers": "IPVS balancers.",
+}
+
 _SETTLED: dict[str, object] = {
     **dict.fromkeys(("enableARP", "enableControlPlane", "enableLeaderElection"), True),
     "port": 6443,
@@ -159,3 +195,9 @@ OWN: tuple[Key[str | int | bool], ...] = (
     *(_own(name, values.text, about) for name, about in _TEXTS.items()),
 )
 """kube-vip's settings by its own names."""
+
+STRUCTURES = tuple(_own(name, values.anything, about) for name, about in _STRUCTURES.items())
+"""Those of its settings that are lists or mappings."""
+
+EVERY: tuple[Key[object], ...] = (*FIRST, *OWN, *STRUCTURES)
+"""All keys below `kubevip`."""

@@ -56,7 +56,7 @@ def load_settings(paths: Sequence[Path] | None, env: Mapping[str, str]) -> Setti
     Raises:
         ConfigError: naming file, line and column of the first error, and how many there are.
     """
-    return _settings_in(read_configuration(paths, env))
+    return _settings_in(read_configuration(paths, env), paths)
 
 
 def read_configuration(
@@ -122,7 +122,7 @@ def load_join_token(
         NotPermitted: this node's own token may neither vote nor join.
     """
     configuration = read_configuration(paths, env)
-    settings, token = _settings_in(configuration), configuration.token
+    settings, token = _settings_in(configuration, paths), configuration.token
     assert token is not None
     if token.network.capability == "relay":
         raise NotPermitted(
@@ -151,13 +151,15 @@ def token_text_in(text: str, path: Path) -> str:
     return found
 
 
-def _settings_in(configuration: Configuration) -> Settings:
+def _settings_in(configuration: Configuration, paths: Sequence[Path] | None) -> Settings:
     if configuration.errors:
         first, more = configuration.errors[0], len(configuration.errors) - 1
         cause = None
         if first.code == MISSING_CODE:
             cause = f"read: {', '.join(configuration.sources.names) or 'no file at all'}"
-        raise Misconfigured(first, cause=cause, more=more)
+        command = " ".join(["meshd config validate", *map(str, paths or ())])
+        others = f" (and {more} more: `{command}` lists all)" if more else ""
+        raise Misconfigured(first, cause=cause, others=others)
     assert configuration.settings is not None
     return configuration.settings
 

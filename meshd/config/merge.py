@@ -43,7 +43,7 @@ def merge(older: Tree, newer: Tree, errors: list[Finding], path: str = "") -> Tr
 
 def _replaceable(older: Scalar, newer: Scalar) -> bool:
     """Whether both are text, numbers or booleans alike; what is not from a file has no type."""
-    return type(older.value) is type(newer.value) or newer.origin.path is None
+    return _identity(older)[0] is _identity(newer)[0] or newer.origin.path is None
 
 
 def _merge_tables(older: Table, newer: Table, errors: list[Finding], path: str) -> Table:
@@ -77,8 +77,15 @@ def _merge_sequences(older: Sequence, newer: Sequence) -> Sequence:
 
 
 def _identity(scalar: Scalar) -> tuple[type, object]:
-    """Return what makes two values equal: 1, 1.0, true and "1" are four different ones."""
-    return type(scalar.value), scalar.value
+    """Return what makes two values equal: 1, true and "1" are three different ones.
+
+    A fraction that is whole is a number: Kairos writes its values out before it merges them, and
+    Go writes 2.0 as 2, up to a million (strconv.FormatFloat, format g).
+    """
+    value = scalar.value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e6:
+        value = int(value)
+    return type(value), value
 
 
 def _emptied(older: Tree, newer: Tree) -> Tree:
@@ -103,6 +110,6 @@ def _kind(tree: Tree) -> str:
     if isinstance(tree, Sequence):
         return "a list"
     kinds = {bool: "true or false", int: "a number", float: "a fraction"}
-    kind = kinds.get(type(tree.value))
+    kind = kinds.get(_identity(tree)[0])
     # Text is not shown: it may be a secret.
     return "text" if kind is None else f"{kind} ({tree.text})"

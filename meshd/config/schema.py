@@ -59,8 +59,7 @@ class Finding:
 class Misconfigured(ConfigError):
     """The error of one finding; its text begins with the place."""
 
-    def __init__(self, finding: Finding, *, cause: str | None = None, more: int = 0) -> None:
-        others = f" (and {more} more: `meshd config validate` lists all)" if more else ""
+    def __init__(self, finding: Finding, *, cause: str | None = None, others: str = "") -> None:
         super().__init__(finding.code, f"{finding.located}{others}", cause=cause, fix=finding.fix)
         self.finding = finding
 

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from meshd.config.multiaddress import parse_tcp_address
 from meshd.config.schema import Origin
-from meshd.config.tree import Scalar, Sequence, Table, Tree
+from meshd.config.tree import Scalar, Sequence, Table, Tree, plain
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -281,6 +281,13 @@ multiaddr = Reader(
     },
 )
 """A TCP multiaddr in its canonical form."""
+
+anything = Reader(
+    read=plain,
+    words="as kube-vip has it",
+    schema={"type": ["object", "array", "string", "number", "boolean"]},
+)
+"""Whatever stands there, unchecked."""
 
 text_table = Reader(
     read=_text_table,

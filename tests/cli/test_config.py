@@ -57,7 +57,7 @@ def test_validate_lists_every_error_of_every_file_with_its_place(
     lines = capsys.readouterr().out.splitlines()
     assert sorted(line.partition(" ")[0] for line in lines) == [
         *("a.yaml:3:18:", "a.yaml:4:8:", "a.yaml:5:18:", "a.yaml:6:16:", "a.yaml:7:3:"),
-        *("b.yaml:3:1:", "c.yaml:2:13:", "c.yaml:3:1:", "d.yaml:1:1:"),
+        *("b.yaml:3:1:", "c.yaml:2:14:", "c.yaml:3:1:", "d.yaml:1:1:"),
     ]
     assert any("did you mean 'role'?" in line for line in lines)
     assert any("move it to p2p.auto.ha.master_nodes" in line for line in lines)
@@ -73,6 +73,20 @@ def test_validate_warns_of_a_missing_token_only(capsys: pytest.CaptureFixture[st
     write("a.yaml", "#cloud-config\nkubevip: {eip: 10.0.0.9}\n")
     assert main(["config", "validate", "a.yaml"]) == 0
     assert "warning: no network token" in capsys.readouterr().err
+
+
+def test_validate_without_files_judges_what_the_daemon_reads_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], alone: Path
+) -> None:
+    monkeypatch.setattr("meshd.config.sources.DEFAULT_FOLDERS", (alone / "oem",))
+    assert main(["config", "validate"]) == 6
+    assert capsys.readouterr().out.startswith("no network token")
+    (alone / "oem").mkdir()
+    write("oem/90.yaml", f"#cloud-config\np2p: {{network_token: {TOKEN}}}\n")
+    assert main(["config", "validate"]) == 0
+    monkeypatch.setenv("MESHD_P2P_ROLE", "nonsense")
+    assert main(["config", "validate"]) == 6
+    assert "environment MESHD_P2P_ROLE: p2p.role is 'nonsense'" in capsys.readouterr().out
 
 
 def test_validate_does_not_read_the_environment_of_whoever_runs_it(

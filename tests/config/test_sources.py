@@ -44,6 +44,7 @@ def refusals(sources: Sources) -> list[str]:
         ("a: 1", "a: 2", {"a": 2}),
         ("a: x", "a: y", {"a": "y"}),
         ("a: true", "a: false", {"a": False}),
+        ("a: 1", "a: 2.0", {"a": 2.0}),
         ("a: x", "b: y", {"a": "x", "b": "y"}),
         ("a: 1", "", {"a": 1}),
         ("", "a: 1", {"a": 1}),
@@ -72,7 +73,8 @@ def test_lists_of_maps_are_joined_even_where_items_are_equal(tmp_path: Path) -> 
         ("[x, y]", "[y, z]", ["x", "y", "z"]),
         ("[x, x]", "[z, z]", ["x", "x", "z"]),  # Only what is added is without repetition.
         ("[]", "[z, z]", ["z", "z"]),  # Nothing is united with an empty list.
-        ("[1]", "['1', 1.0, true, 1]", [1, "1", 1.0, True]),  # Four different values.
+        ("[1]", "['1', 1.5, true, 1]", [1, "1", 1.5, True]),  # Four different values.
+        ("[1]", "[1.0]", [1]),  # Go writes 1.0 as 1.
         ("[x]", "[{b: 1}, x]", ["x", {"b": 1}]),  # The older list's first item decides.
         ("[{b: 1}]", "[x, x]", [{"b": 1}, "x", "x"]),
     ],
