@@ -66,6 +66,9 @@ _EXPLAINED = (
     ),
 )
 
+# The parser notices these only lines later.
+_AT_ITS_BEGINNING = frozenset({"found unexpected end of stream", "could not find expected ':'"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scalar:
@@ -158,7 +161,9 @@ def _explained(error: yaml.MarkedYAMLError, reader: _Reader) -> Finding:
         if part in said:
             begun = error.context_mark
             inside = ""
-            if begun is not None and mark is not None and begun.line < mark.line:
+            if part in _AT_ITS_BEGINNING and begun is not None:
+                mark = begun
+            elif begun is not None and mark is not None and begun.line < mark.line:
                 inside = f", in what begins on line {begun.line + 1}"
             return syntax_error(reader.at(mark), f"{what or said}{inside}", fix)
     return syntax_error(reader.at(mark), said)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from meshd.config.schema import Origin
-from meshd.config.tree import Document, Table, parse_yaml, plain
+from meshd.config.tree import Document, Sequence, Table, parse_yaml, plain
 
 FILE = Path("f.yaml")
 
@@ -91,3 +91,44 @@ def test_damage_is_named_with_line_and_column() -> None:
     assert refusal("a: {<<: 1}") == "f.yaml:1:5: `<<` needs a mapping"
     assert refusal("a: \x01").startswith("f.yaml:1:1: unacceptable character")
     assert refusal("[" * 1500) == "f.yaml:1:1: nested too deeply"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("!!str 12", "12"), ("!!str true", "true"), ("|\n  12\n", "12\n")],
+)
+def test_what_is_marked_as_text_is_text(text: str, value: str) -> None:
+    assert parsed(f"a: {text}") == {"a": value}
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "what", "fix"),
+    [
+        ("a:\n\tb: 1", "2:1", "a tab", "indent with spaces"),
+        ("a: 1\n  b: 2", "2:4", "a `:` where no key may stand", "check the indentation"),
+        ("a: b: c", "1:5", "a `:` where no key may stand", "quote a value that contains `: `"),
+        ("a:\n  - b\n c: 1", "3:2", "wrong indentation", "like its neighbours"),
+        ('a: "b\nc: 1\n', "1:4", "a quotation mark that is never closed", "close it"),
+        ("a: [b, c\nd: 1", "2:2", "expected ',' or ']'", "close the bracket"),
+        ("a: 1\nb\nc: 1", "2:1", "a key without `:`", "KEY: VALUE"),
+        ("a: *b", "1:4", "found undefined alias", "quote the value"),
+    ],
+)
+def test_a_syntax_error_says_what_was_likely_done_and_what_would_do(
+    text: str, place: str, what: str, fix: str
+) -> None:
+    (found,) = parse_yaml(text, FILE).errors
+    assert found.located.startswith(f"f.yaml:{place}: {what}")
+    assert fix in found.fix
+
+
+def test_several_errors_of_one_text_are_found_at_once() -> None:
+    found = parse_yaml("a: 1\na: 2\nb: {<<: 1}\n[c]: 1\nb: 3", FILE).errors
+    assert [str(error.origin) for error in found] == [f"f.yaml:{line}" for line in (2, 3, 4, 5)]
+
+
+def test_a_value_from_elsewhere_has_the_one_origin_it_was_given() -> None:
+    origin = Origin(name="environment X")
+    tree = parse_yaml("[a, {b: c}]", origin).tree
+    assert isinstance(tree, Sequence)
+    assert {item.origin.place for item in (tree, *tree.items)} == {"environment X"}
