@@ -216,7 +216,7 @@ def test_validate_lists_every_error_and_is_exit_6(meshd: Meshd, tmp_path: Path) 
 
 def test_validate_passes_a_good_file_with_its_warnings(meshd: Meshd, cloud_config: Path) -> None:
     shown = meshd("config", "validate", str(cloud_config))
-    assert (shown.code, "c.yaml:11:9: k3s.args: --agent-token decides" in shown.out) == (6, True)
+    assert (shown.code, "c.yaml:11:10: k3s.args: --agent-token decides" in shown.out) == (6, True)
     content = cloud_config.read_text(encoding="utf-8")
     cloud_config.write_text(content.replace("--agent-token=hunter2, ", ""), encoding="utf-8")
     ran = meshd("config", "validate", str(cloud_config))
