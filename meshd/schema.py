@@ -57,8 +57,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             control_plane=self.control_plane,
         )
 
-    def candidate(self, node: NodeId, *, direct: bool, clock_is_wrong: bool = False) -> Candidate:
-        """Return what ranking and voting need of these facts."""
+    def candidate(
+        self,
+        node: NodeId,
+        *,
+        direct: bool,
+        name: str | None = None,
+        clock_is_wrong: bool = False,
+    ) -> Candidate:
+        """Return what ranking and voting need of these facts; `name` is what to call the node."""
         return Candidate(
             node=node,
             node_name=self.node_name,
@@ -73,7 +80,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             ca_hash=self.ca_hash,
             token_commitment=self.token_commitment,
             fingerprint=self.fingerprint,
-            name=self.name,
+            name=name or self.name,
             fuse=self.fuse,
             blocked=self.blocked,
             settings=self.settings,

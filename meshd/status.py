@@ -144,6 +144,7 @@ def build_status(node: Node, now: Moment, *, uptime_s: float) -> Status:
         uptime_s: since when the daemon runs, in seconds.
     """
     state, plan = node.genesis.state, node.standing.plan
+    own = node.directory[node.me]
     waiting = node.waiting_for
     present = node.directory.present()
     return Status(
@@ -156,7 +157,7 @@ def build_status(node: Node, now: Moment, *, uptime_s: float) -> Status:
         ),
         node=OwnStatus(
             id=node.me,
-            name=node.facts.name,
+            name=own.name if own.facts is not None else node.facts.name,
             role=role_of(node, node.me, node.facts.role_wish),
             initialiser=plan is not None and plan.initialiser == node.me,
             phase=node.phase,

@@ -225,7 +225,7 @@ def _odd_settings(me: NodeId, same: Sequence[Candidate], usual: Candidate | None
     myself = next((c for c in same if c.node == me), None)
     if myself is None or usual is None or myself.settings_hash == usual.settings_hash:
         return None
-    agree = ", ".join(c.shown for c in same if c.settings_hash == usual.settings_hash)
+    agree = ", ".join(sorted(c.shown for c in same if c.settings_hash == usual.settings_hash))
     return Halt(
         reason="settings-mismatch",
         code="MESH-4003",

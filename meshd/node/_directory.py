@@ -6,6 +6,7 @@ node saw itself stands in `connected`, `link`, `path`, `rtt_ms` and `clock_epoch
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,13 +29,19 @@ class Known:
     rtt_ms: float | None = None
     clock_epoch_ms: int | None = None  # Its wall clock when CLOCK_BOOTTIME here was 0.
     clock_is_wrong: bool = False
+    has_namesake: bool = False  # Another node has its hostname.
     seat_name: str | None = None  # Its hostname as a decided plan has it.
-    _candidate: tuple[Facts, bool, bool, Candidate] | None = None
+    _candidate: tuple[tuple[Facts, bool, bool, bool], Candidate] | None = None
 
     @property
     def name(self) -> str:
-        """What operators call it: its hostname, or the end of its id until that is known."""
-        return self.facts.name if self.facts is not None else self.seat_name or self.node[-8:]
+        """What operators call it: its hostname, or the end of its id until that is known.
+
+        If another node has the same hostname: the name of its Kubernetes Node, which is unique.
+        """
+        if self.facts is None:
+            return self.seat_name or self.node[-8:]
+        return self.facts.node_name if self.has_namesake else self.facts.name
 
     @property
     def candidate(self) -> Candidate | None:
@@ -42,13 +49,15 @@ class Known:
 
         The same object as before unless something changed: it is asked for at every turn.
         """
-        facts, direct, wrong = self.facts, self.path != "relay", self.clock_is_wrong
-        if facts is None:
+        if self.facts is None:
             return None
-        if self._candidate is None or self._candidate[:3] != (facts, direct, wrong):
-            candidate = facts.candidate(self.node, direct=direct, clock_is_wrong=wrong)
-            self._candidate = (facts, direct, wrong, candidate)
-        return self._candidate[3]
+        key = self.facts, self.path != "relay", self.clock_is_wrong, self.has_namesake
+        if self._candidate is None or self._candidate[0] != key:
+            candidate = self.facts.candidate(
+                self.node, name=self.name, direct=key[1], clock_is_wrong=key[2]
+            )
+            self._candidate = key, candidate
+        return self._candidate[1]
 
     @property
     def endpoint(self) -> str | None:
@@ -86,6 +95,12 @@ class Directory:
         """Take the names of members from a plan, for as long as their own facts are not here."""
         for seat in plan.seats if plan is not None else ():
             self[seat.node].seat_name = seat.node_name.rpartition("-")[0]
+
+    def name_namesakes(self) -> None:
+        """Find out whose hostnames are shared: cloned images often have one and the same."""
+        names = Counter(known.facts.name for known in self if known.facts is not None)
+        for known in self:
+            known.has_namesake = known.facts is not None and names[known.facts.name] > 1
 
     def others(self) -> list[Known]:
         """Return every known node but this one."""

@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping
 from ledger import NodeId
 from meshd.events import Health
 from meshd.node._directory import Directory
-from roles import Problem, Refusal
+from meshd.schema import Facts
+from roles import ClusterPlan, Problem, Refusal
 
 
 def health_items(
@@ -95,6 +96,37 @@ def _lost_servers(directory: Directory, servers: Collection[NodeId]) -> list[Hea
             message=f"not heard as far as this node reaches: {', '.join(lost)}; {left} of "
             f"{len(servers)} servers are left, {meaning}",
             fix="switch the machine on again, or mend its network",
+        )
+    ]
+
+
+def changed_settings(plan: ClusterPlan | None, me: NodeId, facts: Facts) -> list[Health]:
+    """Say which settings of a server are not those that the cluster was formed with.
+
+    Args:
+        plan: the decided one, once the cluster is formed.
+        me: this node.
+        facts: its own.
+    """
+    if plan is None or plan.seat_of(me) is None:
+        return []
+    changes = []
+    if facts.control_plane != len(plan.seats):
+        changes.append(f"a control plane of {facts.control_plane}, formed with {len(plan.seats)}")
+    if facts.vip != plan.vip:
+        changes.append(f"kubevip.eip {facts.vip or 'none'}, formed with {plan.vip or 'none'}")
+    elif facts.settings_hash != plan.settings_hash:
+        now = ", ".join(f"{key}={value}" for key, value in facts.settings) or "all by default"
+        changes.append(f"other settings of k3s that all servers share (now {now})")
+    if not changes:
+        return []
+    return [
+        Health(
+            code="MESH-3313",
+            severity="warning",
+            message="this node is set up otherwise than the cluster was formed: "
+            f"{'; '.join(changes)}",
+            fix="put the settings back: the cluster keeps what it was formed with",
         )
     ]
 

@@ -37,7 +37,7 @@ from meshd.node._authority import authority_of
 from meshd.node._batch import durable_first
 from meshd.node._chronicle import genesis_notes, k3s_notes
 from meshd.node._clocks import RECHECK_S, Clocks, judge_clocks
-from meshd.node._health import health_items
+from meshd.node._health import changed_settings, health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
 from meshd.node._registers import OwnRegisters, k3s_record
 from meshd.node._seals import Seals, sealed_key
@@ -174,7 +174,8 @@ class Node:
             servers=[seat.node for seat in plan.seats] if plan and self.standing.formed else (),
             excluded=() if self.standing.formed else self.genesis.state.excluded,
         )
-        items = (*self.shell_health, *found, *self._clocks.health)
+        changed = changed_settings(plan if self.standing.formed else None, self.me, self.facts)
+        items = (*self.shell_health, *found, *changed, *self._clocks.health)
         return tuple(sorted(items, key=lambda one: one.severity != "error"))
 
     def candidates(self) -> tuple[Candidate, ...]:

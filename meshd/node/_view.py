@@ -105,6 +105,8 @@ class View:
     def _take_facts(self, author: NodeId, facts: Facts) -> list[Learn]:
         known = self.directory[author]
         before, known.facts = known.facts, facts
+        if before is None or before.name != facts.name:
+            self.directory.name_namesakes()
         self.people_changed = True
         if author == self.me or (before is not None and before.addresses == facts.addresses):
             return []
