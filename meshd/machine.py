@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,35 @@ def choose_node_ip(
     return str(best[1].ip) if best else None
 
 
+def address_problem(
+    interfaces: Sequence[Interface], names: Sequence[str], *, wanted: str | None, vip: str | None
+) -> str | None:
+    """Return why this machine's address does not do, as a clause; None if it does.
+
+    Args:
+        interfaces: as `read_interfaces` returns them.
+        names: of all interfaces that could have an address.
+        wanted: `p2p.meshd.interface`.
+        vip: `kubevip.eip`.
+    """
+    if choose_node_ip(interfaces, wanted=wanted, vip=vip, default_route=None) is None:
+        there = ", ".join(names) or "none"
+        if wanted is None:
+            return f"no interface has an address (there are: {there})"
+        if wanted not in names:
+            return f"there is no interface {wanted} (p2p.meshd.interface; there are: {there})"
+        return f"its interface {wanted} (p2p.meshd.interface) has no address"
+    if wanted is not None or vip is None or ":" in vip:
+        # An IPv6 address of DHCP has no prefix, so its subnet cannot be read from it (RFC 8415).
+        return None
+    networks = [address.network for interface in interfaces for address in interface.addresses]
+    wide = [network for network in networks if network.prefixlen < network.max_prefixlen]
+    if any(ipaddress.ip_address(vip) in network for network in wide):
+        return None
+    shown = ", ".join(sorted(map(str, wide))) or "none"
+    return f"none of its subnets ({shown}) holds the virtual address {vip}"
+
+
 def default_route_interface(routes: str) -> str | None:
     """Return the interface of the IPv4 default route in the text of /proc/net/route, if any."""
     rows = [line.split() for line in routes.splitlines()[1:]]
@@ -90,12 +120,39 @@ def default_route_interface(routes: str) -> str | None:
     return min(defaults)[1] if defaults else None
 
 
+def default_route_interface_v6(routes: str) -> str | None:
+    """Return the interface of the IPv6 default route in the text of /proc/net/ipv6_route, if any.
+
+    Columns: destination, its prefix length, source, its prefix length, next hop, metric, two
+    counters, flags, interface (net/ipv6/route.c, `rt6_info_route`).
+    """
+    rows = [line.split() for line in routes.splitlines()]
+    defaults = [
+        (int(row[5], 16), row[9])
+        for row in rows
+        if len(row) > 9 and row[0] == "0" * 32 and row[1] == "00" and row[9] != "lo"
+    ]
+    return min(defaults)[1] if defaults else None
+
+
 def read_node_ip(*, wanted: str | None, vip: str | None) -> str | None:
     """Return `choose_node_ip` for this machine as it is now."""
-    routes = Path("/proc/net/route").read_text(encoding="ascii")
-    return choose_node_ip(
-        read_interfaces(), wanted=wanted, vip=vip, default_route=default_route_interface(routes)
-    )
+    route = default_route_interface(_routes("/proc/net/route"))
+    route = route or default_route_interface_v6(_routes("/proc/net/ipv6_route"))
+    return choose_node_ip(read_interfaces(), wanted=wanted, vip=vip, default_route=route)
+
+
+def read_address_problem(*, wanted: str | None, vip: str | None) -> str | None:
+    """Return `address_problem` for this machine as it is now."""
+    names = [name for _, name in socket.if_nameindex() if not name.startswith(_NOT_OURS)]
+    return address_problem(read_interfaces(), names, wanted=wanted, vip=vip)
+
+
+def _routes(table: str) -> str:
+    try:
+        return Path(table).read_text(encoding="ascii")
+    except OSError:
+        return ""  # This kernel does not know the family.
 
 
 def memory_mib() -> int:

@@ -162,6 +162,7 @@ def _unfit(candidate: Candidate, control_plane: int, vip: str | None) -> str | N
     grounds = (
         (candidate.wish in ("worker", "none"), f"its role is set to {candidate.wish}"),
         (not candidate.node_ip, "it has no usable address"),
+        (candidate.blocked is not None, candidate.blocked or ""),
         (candidate.node_ip == vip, f"its address is the virtual one, {vip}"),
         (not candidate.may_vote, "its token does not allow it to vote"),
         (

@@ -23,6 +23,7 @@ from meshd.cluster.course import Course
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
 from meshd.cluster.hostinit import HostInit, OwnProcess
 from meshd.cluster.k3s import ServerReading
+from meshd.cluster.mark import Mark, read_disk
 from meshd.cluster.observation import Seen, observed
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch, runs_agent
@@ -114,6 +115,19 @@ class K3sCluster:
         if order != self._order:
             self._order = order
             self._ordered.set()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether k3s runs here or is to: its ports are its own then, not somebody else's."""
+        return self._order.seat != "none" or self._hostinit.look().pid is not None
+
+    def frozen_address(self) -> str | None:
+        """Return the address that k3s here was first started with as an agent, if it was."""
+        try:
+            mark = read_disk(self._paths).agent_mark
+        except OSError:
+            return None
+        return mark.node_ip if isinstance(mark, Mark) else None
 
     async def seal(self, request: Seal) -> SecretSealed:
         """Seal one of the cluster's tokens: a joined server's are those sealed to it.

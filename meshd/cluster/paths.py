@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 API_PORT = 6443
+SERVER_PORTS = (API_PORT, 2379, 2380, 10250)
+"""What a server listens on for other machines: API, etcd's clients and peers, kubelet."""
+
 AGENT_PORT = 6444  # Of the load balancer inside a k3s agent, on 127.0.0.1.
 
 

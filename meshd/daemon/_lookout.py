@@ -5,10 +5,79 @@ Each finding is made anew at every look, so it goes by itself once its cause is 
 
 from __future__ import annotations
 
-from meshd.config import Network, day_of, judge_expiry
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from ledger import NodeId
+from meshd.clock import read_moment
+from meshd.cluster import SERVER_PORTS, K3sCluster
+from meshd.config import Network, Settings, day_of, judge_expiry
 from meshd.errors import ConfigError
 from meshd.events import Health
+from meshd.listeners import taken_ports
+from meshd.machine import read_address_problem, read_interfaces, read_node_ip
 from meshd.schema import CLOCK_MIN_MS
+from roles import ClusterPlan
+
+TakenPorts = Sequence[tuple[int, str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookout:
+    """Looks at this machine.
+
+    Args:
+        settings: the daemon's.
+        cluster: k3s here, whose ports are its own once it has begun.
+        node: this one.
+        is_new: this machine had no identity when the daemon started.
+    """
+
+    settings: Settings
+    cluster: K3sCluster
+    node: NodeId
+    is_new: bool
+
+    @property
+    def _vip(self) -> str | None:
+        return self.settings.kubevip.address if self.settings.kubevip else None
+
+    def node_ip(self) -> str | None:
+        """Return the address that k3s would use now."""
+        return read_node_ip(wanted=self.settings.interface, vip=self._vip)
+
+    def blocked(self) -> str | None:
+        """Return why this machine cannot be a server, as a clause; None if it can, or is."""
+        if self.cluster.has_begun:
+            return None
+        return ports_problem(taken_ports(SERVER_PORTS)) or self._address_problem()
+
+    def health(self, plan: ClusterPlan | None) -> tuple[Health, ...]:
+        """Return what is wrong now, under the decided plan."""
+        settings = self.settings
+        items: list[Health] = []
+        if self.is_new:
+            items += unjudged_token(settings.network, wall_ms=read_moment().wall_ms)
+        if settings.role == "none":
+            return tuple(items)
+        seat = plan.seat_of(self.node) if plan is not None else None
+        planned = seat.node_ip if seat is not None else self.cluster.frozen_address()
+        if planned is not None:
+            items += moved_item(planned, _held_addresses())
+        else:
+            items += address_item(self._address_problem(), has_address=self.node_ip() is not None)
+        if not self.cluster.has_begun:
+            items += taken_ports_item(taken_ports(SERVER_PORTS))
+        return tuple(items)
+
+    def _address_problem(self) -> str | None:
+        return read_address_problem(wanted=self.settings.interface, vip=self._vip)
+
+
+def _held_addresses() -> frozenset[str]:
+    return frozenset(
+        str(address.ip) for interface in read_interfaces() for address in interface.addresses
+    )
 
 
 def refuse_expired_token(network: Network, *, wall_ms: int) -> None:
@@ -43,5 +112,69 @@ def unjudged_token(network: Network, *, wall_ms: int) -> tuple[Health, ...]:
             f"and cannot tell whether that day is over: its clock says {day_of(wall_ms)}",
             fix="set the clock; if the token had expired, and this machine should not be here, "
             "take it away",
+        ),
+    )
+
+
+def ports_problem(taken: TakenPorts) -> str | None:
+    """Return which ports of k3s other programs have, as a clause; None if they are free."""
+    if not taken:
+        return None
+    each = [f"{port} by {holder or 'a program'}" for port, holder in taken]
+    plural = "s" if len(taken) > 1 else ""
+    return f"k3s' port{plural} on it {'are' if plural else 'is'} taken: {', '.join(each)}"
+
+
+def taken_ports_item(taken: TakenPorts) -> tuple[Health, ...]:
+    """Say that k3s could not listen here."""
+    problem = ports_problem(taken)
+    if problem is None:
+        return ()
+    return (
+        Health(
+            code="MESH-3110",
+            severity="error",
+            message=f"this machine gets no seat in the control plane: {problem}",
+            fix="stop that program, or give it another port; meshd looks again every few seconds",
+        ),
+    )
+
+
+def address_item(problem: str | None, *, has_address: bool) -> tuple[Health, ...]:
+    """Say what is wrong with this machine's address."""
+    if problem is None:
+        return ()
+    if not has_address:
+        return (
+            Health(
+                code="MESH-3111",
+                severity="error",
+                message=f"this machine has no address that k3s could use: {problem}",
+                fix="connect a network, or wait for DHCP; it goes on by itself once there is one",
+            ),
+        )
+    return (
+        Health(
+            code="MESH-3113",
+            severity="error",
+            message=f"this machine gets no seat in the control plane: {problem}",
+            fix="connect that network, or correct kubevip.eip; if this is meant to be so, name the "
+            "interface for k3s at p2p.meshd.interface",
+        ),
+    )
+
+
+def moved_item(planned: str | None, held: Collection[str]) -> tuple[Health, ...]:
+    """Say that this machine lost the address by which the cluster knows it."""
+    if planned is None or planned in held:
+        return ()
+    now = f"has {', '.join(sorted(held))} now" if held else "has none now"
+    return (
+        Health(
+            code="MESH-3112",
+            severity="error",
+            message=f"the cluster knows this machine at {planned}, but it {now}",
+            fix=f"give it {planned} back (a fixed address, or a reservation in DHCP): etcd and the "
+            "other nodes keep to it, and k3s goes on by itself then",
         ),
     )

@@ -27,7 +27,7 @@ from meshd.cluster import CandidateSecrets, K3sCluster, prepare_secrets
 from meshd.config import Settings, derive, load_settings, secrets_of
 from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver
 from meshd.daemon._given import gather
-from meshd.daemon._lookout import refuse_expired_token, unjudged_token
+from meshd.daemon._lookout import Lookout, refuse_expired_token
 from meshd.daemon._telling import Telling
 from meshd.daemon._view import View
 from meshd.errors import MeshdError
@@ -213,6 +213,9 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         clock=read_moment,
         hide=opened.daemon_log.hide,
     )
+    lookout = Lookout(
+        settings=settings, cluster=cluster, node=identity.node_id, is_new=opened.is_new
+    )
     events, inbox = trio.open_memory_channel[Event](INBOX_EVENTS_MAX)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope, opened.log)
@@ -227,7 +230,7 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         )
         driver = Driver(
             build=partial(_build_node, opened),
-            facts=_read_facts(opened, addresses),
+            facts=_read_facts(opened, lookout, addresses),
             mesh=mesh,
             cluster=cluster,
             store=opened.store,
@@ -240,10 +243,10 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         driver.situation.set_health("start", opened.health)
         nursery.start_soon(driver.run)
         nursery.start_soon(cluster.run, events)
-        nursery.start_soon(_watch_facts, opened, mesh, events, addresses)
+        nursery.start_soon(_watch_facts, opened, lookout, mesh, events, addresses)
         looks: Looks = {
             "mesh": lambda: mesh.health(formed=driver.node.standing.formed),
-            "machine": partial(_look_around, opened),
+            "machine": lambda: lookout.health(driver.node.standing.plan),
         }
         nursery.start_soon(_watch_health, opened, looks, driver, events)
         read_given = partial(gather, settings, mesh)
@@ -290,7 +293,7 @@ def _build_node(opened: Opened, facts: Facts) -> Node:
     )
 
 
-def _read_facts(opened: Opened, addresses: Sequence[str]) -> Facts:
+def _read_facts(opened: Opened, lookout: Lookout, addresses: Sequence[str]) -> Facts:
     """Return what this machine says about itself now."""
     settings, bounds = opened.settings, opened.settings.bounds
     return Facts(
@@ -314,27 +317,22 @@ def _read_facts(opened: Opened, addresses: Sequence[str]) -> Facts:
         fingerprint=opened.fingerprint,
         vip=settings.kubevip.address if settings.kubevip else None,
         software=f"meshd {__version__}",
+        blocked=lookout.blocked(),
     )
 
 
 async def _watch_facts(
-    opened: Opened, mesh: Mesh, events: EventSink, addresses: tuple[str, ...]
+    opened: Opened, lookout: Lookout, mesh: Mesh, events: EventSink, addresses: tuple[str, ...]
 ) -> None:
     """Tell the node when its addresses change, as netlink says or a look now and then."""
-    told = _read_facts(opened, addresses)
+    told = _read_facts(opened, lookout, addresses)
     while True:
-        facts = _read_facts(opened, addresses)
+        facts = _read_facts(opened, lookout, addresses)
         if facts != told:
             await events.send(FactsObserved(facts))
             told = facts
         with trio.move_on_after(FACTS_INTERVAL_S):
             addresses = await mesh.addresses_changed()
-
-
-def _look_around(opened: Opened) -> tuple[Health, ...]:
-    """Return what is wrong with this machine now."""
-    network = opened.settings.network
-    return unjudged_token(network, wall_ms=read_moment().wall_ms) if opened.is_new else ()
 
 
 async def _watch_health(

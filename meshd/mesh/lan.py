@@ -7,6 +7,7 @@ opened anew, which joins the groups again.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -72,7 +73,12 @@ class LanBeacon:
         self._sent = 0  # Since the last change.
         self._answered: dict[str, float] = {}
         self._bell = trio.Event()
-        self.trouble: str | None = None  # Why beacons cannot be heard, if so.
+        self._deaf: dict[socket.AddressFamily, str] = {}
+
+    @property
+    def trouble(self) -> str | None:
+        """Why beacons cannot be heard over IPv4 or IPv6, if so."""
+        return "; ".join(self._deaf.values()) or None
 
     def hasten(self) -> None:
         """Something changed: beacon often, from now."""
@@ -81,9 +87,12 @@ class LanBeacon:
 
     async def run(self) -> None:
         """Send, hear and answer beacons until cancelled."""
+        before: tuple[Interface, ...] | None = None
         while True:
             interfaces = self._whereabouts.interfaces
-            self.hasten()
+            if interfaces != before:
+                self.hasten()
+            before = interfaces
             with ExitStack() as stack:
                 sockets = [
                     sock
@@ -92,7 +101,7 @@ class LanBeacon:
                 ]
                 for sock in sockets:
                     stack.enter_context(sock)
-                patience = float("inf") if sockets else REOPEN_AFTER_S
+                patience = float("inf") if sockets and not self._deaf else REOPEN_AFTER_S
                 with trio.move_on_after(patience):
                     async with trio.open_nursery() as nursery:
                         for sock in sockets:
@@ -119,11 +128,11 @@ class LanBeacon:
             raise
         except OSError as error:
             sock.close()
-            if family == socket.AF_INET:
-                self.trouble = f"UDP port {self._port}: {error.strerror}"
+            if error.errno != errno.EADDRNOTAVAIL:  # IPv6 is switched off on this machine.
+                name = "IPv6" if family == socket.AF_INET6 else "IPv4"
+                self._deaf[family] = f"UDP port {self._port} ({name}): {error.strerror}"
             return None
-        if family == socket.AF_INET:
-            self.trouble = None
+        self._deaf.pop(family, None)
         for interface in interfaces:
             with suppress(OSError):  # It has no address of this family, or is going away.
                 _join(sock, interface.index)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from ipaddress import ip_address
-from pathlib import Path
 
 import trio
 
 from meshd.config.multiaddress import TcpAddress, parse_tcp_address
 from meshd.errors import MeshdError
+from meshd.listeners import port_holder
 
 KEEPALIVE_IDLE_S = 10
 KEEPALIVE_INTERVAL_S = 2
@@ -120,36 +119,3 @@ def _explain(error: OSError, address: TcpAddress) -> MeshdError:
         cause=error.strerror,
         fix="name an address of this machine at p2p.meshd.listen, or remove the key",
     )
-
-
-def port_holder(port: int) -> str | None:
-    """Return a name for the process that listens on a TCP port, as far as /proc tells."""
-    inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
-    if not inodes:
-        return None
-    for folder in sorted(Path("/proc").glob("[0-9]*")):
-        if not inodes.isdisjoint(_open_files(folder)):
-            with suppress(OSError):
-                return f"process {folder.name} ({(folder / 'comm').read_text().strip()})"
-    return None
-
-
-def _open_files(folder: Path) -> Iterator[str]:
-    with suppress(OSError):  # The process is gone, or another user's.
-        for entry in (folder / "fd").iterdir():
-            with suppress(OSError):  # This file was closed meanwhile.
-                yield str(entry.readlink())
-
-
-def _listening_inodes(port: int) -> list[str]:
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue  # No IPv6 in this kernel.
-        for line in lines:
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                found.append(fields[9])
-    return found

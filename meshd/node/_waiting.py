@@ -24,6 +24,9 @@ def waiting_for(
 ) -> str | None:
     """Return a sentence a person understands, or None if this node is where it should be."""
     plan = genesis.plan
+    facts = directory[directory.me].facts
+    if plan is None and wish != "none" and facts is not None and facts.node_ip is None:
+        return "this machine to get a network address"
     if genesis.phase.startswith("halted") or plan is None:
         return genesis.waiting_for or "other machines with this token"
     seat = seat_in(plan, directory.me, wish)
