@@ -129,7 +129,9 @@ class Groundwork:
         )
         self._write_tokens(plan, tokens, machine)
         make_folder(self.paths.drop_in.parent)
-        write_whole(self.paths.drop_in, drop_in(order, self.settings, machine))
+        files = other_configuration(self.paths)
+        given = {key.removesuffix("+") for _, keys in files for key in keys or ()}
+        write_whole(self.paths.drop_in, drop_in(order, self.settings, machine, given=given))
         return launch(order, self.settings, machine, begun=mark.begun)
 
     def tokens(self, order: ClusterOrder) -> Tokens | Obstacle:

@@ -6,8 +6,10 @@ never inline; no other file, flag or variable may say where k3s belongs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +19,7 @@ from meshd.cluster.paths import API_PORT, K3sPaths
 from meshd.config.critical import RESERVED_VARIABLES, is_reserved, parse_args
 from meshd.config.schema import K3sArguments, Settings
 from meshd.events import ClusterOrder
+from roles import ClusterPlan
 
 _DEFAULT_PATHS = K3sPaths()
 
@@ -62,6 +65,9 @@ class Launch:
     leased: bool = False
 
 
+_RANGES = ("cluster-cidr", "service-cidr")
+
+
 def mode_of(order: ClusterOrder) -> Literal["server", "agent"]:
     """Return k3s' subcommand for the order's seat."""
     return "agent" if order.seat == "worker" else "server"
@@ -96,8 +102,13 @@ def conflict(
     return None
 
 
-def drop_in(order: ClusterOrder, settings: Settings, machine: Machine) -> bytes:
-    """Return the content of `config.yaml.d/50-meshd.yaml` for a node that has a seat."""
+def drop_in(
+    order: ClusterOrder, settings: Settings, machine: Machine, *, given: Collection[str] = ()
+) -> bytes:
+    """Return the content of `config.yaml.d/50-meshd.yaml` for a node that has a seat.
+
+    `given` are the keys of k3s' other configuration files, which are read before this one.
+    """
     assert order.plan is not None
     worker = order.seat == "worker"
     says: dict[str, object] = {
@@ -118,12 +129,32 @@ def drop_in(order: ClusterOrder, settings: Settings, machine: Machine) -> bytes:
             says["tls-san+"] = [order.plan.vip]
         if settings.k3s.embedded_registry:
             says["embedded-registry"] = True
+        asked = [flag for flag in _RANGES if flag in given or _says(settings.k3s, flag)]
+        says |= {} if asked else ipv6_ranges(order.plan)
     if machine.paths.data_dir != _DEFAULT_PATHS.data_dir:
         says["data-dir"] = str(machine.paths.data_dir)
     if machine.paths.config_dir != _DEFAULT_PATHS.config_dir and not worker:
         says["write-kubeconfig"] = str(machine.paths.kubeconfig)
     text = yaml.safe_dump(says, sort_keys=True)
     return f"# Written by meshd; changes are overwritten.\n{text}".encode()
+
+
+def ipv6_ranges(plan: ClusterPlan) -> dict[str, object]:
+    """Return the ranges for pods and services if the cluster's nodes have IPv6 addresses.
+
+    k3s has IPv4 ranges by default, and servers that differ in theirs do not join one another, so
+    all take them from the plan: a unique local prefix (RFC 4193) of its random id. Pods reach the
+    world from their node's address, since nobody routes to that prefix.
+    """
+    if ":" not in plan.seats[0].node_ip:
+        return {}
+    number = hashlib.sha256(f"meshd pods {plan.cluster_id}".encode()).hexdigest()[:10]
+    prefix = f"fd{number[:2]}:{number[2:6]}:{number[6:]}"
+    return {
+        "cluster-cidr": str(IPv6Network(f"{prefix}:4200::/56")),
+        "service-cidr": str(IPv6Network(f"{prefix}:4300::/112")),
+        "flannel-ipv6-masq": True,
+    }
 
 
 def origin(order: ClusterOrder, node_ip: str | None) -> dict[str, object]:

@@ -127,7 +127,8 @@ def _nodes(
     """Make machines that run no k3s; they are off."""
     folder = places.folder.parent
     config = folder / f"{places.lab}.yaml"
-    content = yaml.safe_load(generate(nodes=nodes + spare, control_plane=1, real_k3s=False))
+    text = generate(nodes=nodes + spare, control_plane=1, real_k3s=False, vip=places.vip)
+    content = yaml.safe_load(text)
     content["p2p"]["role"] = "none"
     del content["kubevip"]
     folder.mkdir(mode=0o700, exist_ok=True)

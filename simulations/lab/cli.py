@@ -61,6 +61,7 @@ def _wanted(
     k3s: Path | None = None,
     config: Path | None = None,
     boots: bool = True,
+    ipv6: bool = False,
 ) -> Wanted:
     if nat:
         raise UsageError(
@@ -75,6 +76,7 @@ def _wanted(
         config=config,
         forks=not programs,
         boots=boots,
+        ipv6=ipv6,
     )
 
 
@@ -118,6 +120,7 @@ _shape(demo)
     metavar="FILE",
     help="A cloud-config for every node, in place of the generated one.",
 )
+@click.option("--ipv6", is_flag=True, help="A LAN without IPv4.")
 @click.option("--stopped", is_flag=True, help="Leave the machines off; `start` boots them.")
 @click.option("--wait", is_flag=True, help="Wait until the cluster is complete.")
 def up(
@@ -128,6 +131,7 @@ def up(
     config: Path | None,
     *,
     programs: bool,
+    ipv6: bool,
     stopped: bool,
     wait: bool,
 ) -> int:
@@ -140,6 +144,7 @@ def up(
         programs=programs,
         config=config,
         boots=not stopped,
+        ipv6=ipv6,
     )
     checklist = Checklist()
     built = Laboratory.up(_places(), wanted, os.environ)

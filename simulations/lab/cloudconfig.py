@@ -10,7 +10,6 @@ import yaml
 
 from meshd.config import encode_token, new_token
 from meshd.errors import MeshdError
-from simulations.lab.places import VIP
 
 # A node here has neither a container runtime nor cgroups of its own, and a server needs none of
 # what would run in pods.
@@ -24,13 +23,14 @@ _REAL_K3S_ARGS = (
 )
 
 
-def generate(*, nodes: int, control_plane: int, real_k3s: bool) -> str:
+def generate(*, nodes: int, control_plane: int, real_k3s: bool, vip: str) -> str:
     """Return a cloud-config in Kairos' keys.
 
     Args:
         nodes: machines at first; the token's bound leaves room for at least these.
         control_plane: odd, 1 to 7.
         real_k3s: k3s is the real one, whose servers run without an agent here.
+        vip: the virtual address.
 
     Raises:
         ConfigError: a size is refused.
@@ -44,7 +44,7 @@ def generate(*, nodes: int, control_plane: int, real_k3s: bool) -> str:
             "network_token": encode_token(token),
             "auto": {"ha": {"enable": control_plane > 1, "master_nodes": control_plane - 1}},
         },
-        "kubevip": {"eip": VIP, "interface": "eth0"},
+        "kubevip": {"eip": vip, "interface": "eth0"},
     }
     if real_k3s:
         content["k3s"] = {"args": list(_REAL_K3S_ARGS)}

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,6 +40,7 @@ class Wanted:
         config: a cloud-config to use in place of the generated one.
         forks: false starts every daemon as a program of its own.
         boots: false leaves the machines off.
+        ipv6: a LAN without IPv4.
     """
 
     nodes: int = 5
@@ -48,6 +49,7 @@ class Wanted:
     config: Path | None = None
     forks: bool = True
     boots: bool = True
+    ipv6: bool = False
 
 
 class Laboratory:
@@ -60,7 +62,8 @@ class Laboratory:
     @classmethod
     def load(cls, places: Places) -> Laboratory:
         """Return the laboratory of that name; raises MeshdError if none is up."""
-        return cls(places, record.load(places))
+        known = record.load(places)
+        return cls(replace(places, ipv6=known.ipv6), known)
 
     @classmethod
     def up(cls, places: Places, wanted: Wanted, environment: Mapping[str, str]) -> Laboratory:
@@ -75,6 +78,7 @@ class Laboratory:
             MeshdError: one of this name is up, something is missing on this machine, or it could
                 not be built; then nothing is left of it.
         """
+        places = replace(places, ipv6=wanted.ipv6)
         with record.changing():
             if places.record.exists():
                 raise MeshdError(
@@ -104,6 +108,7 @@ class Laboratory:
                 nodes=wanted.nodes,
                 control_plane=wanted.control_plane,
                 real_k3s=wanted.k3s is not None,
+                vip=places.vip,
             )
         )
         _write_secret(places.cloud_config, text)
@@ -333,6 +338,7 @@ def _plan(places: Places, wanted: Wanted, environment: Mapping[str, str]) -> Rec
             name: value for name, value in environment.items() if name.startswith("STANDIN_")
         },
         nodes=[],
+        ipv6=wanted.ipv6,
     )
 
 

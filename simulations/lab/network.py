@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Literal
 
 from meshd.errors import MeshdError
-from simulations.lab.places import GATEWAY, NAMESPACES, NodePlaces, Places
+from simulations.lab.places import NAMESPACES, NodePlaces, Places
 from simulations.lab.shell import run
 
-_PREFIX_LENGTH = 24
 _KILL_S = 10.0
 
 
@@ -32,7 +31,10 @@ def make_lan(places: Places) -> None:
     run(["ip", "netns", "add", places.lan])
     _batch(places.lan, ["link set lo up"])
     make_bridge(places, 0)
-    _batch(places.lan, [f"addr add {GATEWAY}/{_PREFIX_LENGTH} dev {bridge(0)}"])
+    # The kernel's look for duplicates would keep an IPv6 address back for a second.
+    nodad = " nodad" if places.ipv6 else ""
+    address = f"{places.gateway}/{places.prefix_length}"
+    _batch(places.lan, [f"addr add {address} dev {bridge(0)}{nodad}"])
 
 
 def make_bridge(places: Places, cut: int) -> None:
@@ -66,16 +68,20 @@ def make_node(node: NodePlaces) -> None:
 
 def power_on(node: NodePlaces) -> None:
     """Give eth0 its own address and no other, and bring its port up."""
+    places = node.places
+    nodad = " nodad" if places.ipv6 else ""
     _batch(
         node.namespace,
         [
+            # Down first: only an interface that comes up gets its link-local address.
+            "link set eth0 down",
             "addr flush dev eth0",
             "link set eth0 up",
-            f"addr add {node.address}/{_PREFIX_LENGTH} dev eth0",
-            f"route replace default via {GATEWAY}",
+            f"addr add {node.address}/{places.prefix_length} dev eth0{nodad}",
+            f"route replace default via {places.gateway} dev eth0",
         ],
     )
-    _batch(node.places.lan, [f"link set {node.name} up"])
+    _batch(places.lan, [f"link set {node.name} up"])
 
 
 def power_off(node: NodePlaces) -> None:
@@ -86,6 +92,49 @@ def power_off(node: NodePlaces) -> None:
     """
     kill_all(node.namespace)
     _batch(node.places.lan, [f"link set {node.name} down"])
+
+
+def unplug(node: NodePlaces, card: str = "eth0") -> None:
+    """Pull a card's cable: the machine sees its carrier go."""
+    _batch(node.places.lan, [f"link set {_port(node, card)} down"])
+
+
+def plug(node: NodePlaces, card: str = "eth0") -> None:
+    """Put a card's cable back."""
+    _batch(node.places.lan, [f"link set {_port(node, card)} up"])
+
+
+def add_card(node: NodePlaces, card: str, address: str) -> None:
+    """Give a node another card, on a LAN of its own.
+
+    Args:
+        node: whose machine gets it.
+        card: `eth1` to `eth9`; cards of one name share a LAN.
+        address: with its prefix length.
+    """
+    lan, port = f"lan-{card}", _port(node, card)
+    shown = json.loads(run(["ip", "-n", node.places.lan, "-j", "link", "show"]))
+    if all(link["ifname"] != lan for link in shown):
+        _batch(
+            node.places.lan,
+            [
+                f"link add {lan} type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
+                f"link set {lan} up",
+            ],
+        )
+    _batch(
+        node.places.lan,
+        [
+            f"link add {port} type veth peer name {card} netns {node.namespace}",
+            f"link set {port} master {lan}",
+            f"link set {port} up",
+        ],
+    )
+    _batch(node.namespace, [f"link set {card} up", f"addr add {address} dev {card}"])
+
+
+def _port(node: NodePlaces, card: str) -> str:
+    return node.name if card == "eth0" else f"{node.name}-{card}"
 
 
 def move(nodes: Iterable[NodePlaces], cut: int) -> None:

@@ -15,9 +15,9 @@ NAMESPACES = Path("/run/netns")
 MADE = ROOT / "made"
 """Lists what was made outside ROOT, for the last laboratory to take away."""
 
-VIP = "10.0.0.50"
-GATEWAY = "10.0.0.254"
 NODES_MAX = 39  # n1 has .11, n39 has .49; the VIP is .50.
+_LAN_IPV4 = "10.0.0."
+_LAN_IPV6 = "fd10::"  # A unique local prefix (RFC 4193); the last part is written as in IPv4.
 
 # Folder on a node: folder of its disk below `disk/`.
 DISKS = {
@@ -30,9 +30,15 @@ _NAME = re.compile(r"[a-z0-9]{1,16}")
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The places of the laboratory called `lab`: 1 to 16 small letters and digits."""
+    """The places of a laboratory.
+
+    Args:
+        lab: its name, 1 to 16 small letters and digits.
+        ipv6: its LAN has no IPv4 at all.
+    """
 
     lab: str
+    ipv6: bool = False
 
     def __post_init__(self) -> None:
         assert _NAME.fullmatch(self.lab), self.lab
@@ -74,6 +80,22 @@ class Places:
     def lan(self) -> str:
         """The namespace of the bridges."""
         return f"{self.namespace_prefix}lan"
+
+    @property
+    def vip(self) -> str:
+        return self.on_lan(50)
+
+    @property
+    def gateway(self) -> str:
+        return self.on_lan(254)
+
+    @property
+    def prefix_length(self) -> int:
+        return 64 if self.ipv6 else 24
+
+    def on_lan(self, number: int) -> str:
+        """Return an address of the LAN."""
+        return f"{_LAN_IPV6 if self.ipv6 else _LAN_IPV4}{number}"
 
     def node(self, name: str) -> NodePlaces:
         return NodePlaces(self, name)
@@ -141,7 +163,7 @@ class NodePlaces:
 
     @property
     def address(self) -> str:
-        return f"10.0.0.{10 + self.number}"
+        return self.places.on_lan(10 + self.number)
 
     @property
     def fingerprint(self) -> str:

@@ -29,6 +29,7 @@ class Record(msgspec.Struct, kw_only=True):
         control_plane: as the cloud-config says it; None where it does not.
         vip: likewise.
         environment: what the daemons get beside what every node has.
+        ipv6: its LAN has no IPv4.
     """
 
     lab: str
@@ -40,6 +41,7 @@ class Record(msgspec.Struct, kw_only=True):
     imports_s: float
     environment: dict[str, str]
     nodes: list[Side]
+    ipv6: bool = False
 
     def names(self) -> tuple[str, ...]:
         """Return the nodes' names in the order of their making."""

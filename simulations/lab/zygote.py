@@ -49,7 +49,7 @@ class Zygote:
         """
         with self._places.zygote_log.open("ab") as log:
             started = subprocess.run(
-                [sys.executable, "-m", __name__, self._places.lab, "fork" if forks else "exec"],
+                [sys.executable, "-m", __name__, *_arguments(self._places, forks=forks)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -129,6 +129,11 @@ class Zygote:
             ) from None
         assert isinstance(answer, dict)
         return answer
+
+
+def _arguments(places: Places, *, forks: bool) -> tuple[str, ...]:
+    how = "fork" if forks else "exec"
+    return (places.lab, how, "ipv6") if places.ipv6 else (places.lab, how)
 
 
 def _last_line(path: Path) -> str | None:
@@ -225,4 +230,5 @@ def _boot(boot: Boot, daemon: Daemon | None, ours: tuple[socket.socket, ...]) ->
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Places(sys.argv[1]), forks=sys.argv[2] == "fork"))
+    _places = Places(sys.argv[1], ipv6="ipv6" in sys.argv[3:])
+    raise SystemExit(main(_places, forks=sys.argv[2] == "fork"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch, Machine, conflict, drop_in, joining_token, launch, origin
 from meshd.config.schema import K3sArguments, KubeVip, Settings
 from meshd.events import ClusterOrder
+from roles import ClusterPlan
 from tests.cluster.bench import (
     ADDRESSES,
     N1,
@@ -83,6 +85,43 @@ def test_a_drop_in_says_one_of_cluster_init_and_server_and_no_secret(order: Clus
 def test_nobody_is_told_to_join_itself_or_the_vip() -> None:
     order = replace(server(), join=(VIP, ADDRESSES[N2], ADDRESSES[N1]))
     assert origin(order, ADDRESSES[N2]) == {"server": f"https://{ADDRESSES[N1]}:6443"}
+
+
+def ipv6_plan() -> ClusterPlan:
+    seats = tuple(
+        replace(seat, node_ip=f"fd00::1{number}") for number, seat in enumerate(plan().seats)
+    )
+    return replace(plan(), seats=seats)
+
+
+def test_servers_with_ipv6_addresses_get_ipv6_ranges_that_all_of_them_share() -> None:
+    says = [
+        yaml.safe_load(drop_in(replace(order, plan=ipv6_plan()), SETTINGS, machine(node)))
+        for order, node in ((initialiser(), N1), (server(), N2), (server(formed=True), N2))
+    ]
+    pods = ip_network(says[0]["cluster-cidr"])
+    services = ip_network(says[0]["service-cidr"])
+    assert (pods.version, pods.prefixlen, services.prefixlen) == (6, 56, 112)
+    assert pods.is_private
+    assert not pods.overlaps(services)
+    assert says[0]["flannel-ipv6-masq"] is True
+    for key in ("cluster-cidr", "service-cidr", "flannel-ipv6-masq"):
+        assert len({says_one[key] for says_one in says}) == 1
+    other = replace(ipv6_plan(), cluster_id="d2" * 16)
+    content = yaml.safe_load(drop_in(replace(server(), plan=other), SETTINGS, machine(N2)))
+    assert content["cluster-cidr"] != says[0]["cluster-cidr"]
+
+
+def test_ranges_are_left_to_k3s_to_workers_and_to_who_names_them() -> None:
+    named = with_arguments("--service-cidr=fd01::/112")
+    order = replace(server(), plan=ipv6_plan())
+    for content in (
+        drop_in(server(), SETTINGS, machine(N2)),
+        drop_in(replace(worker(), plan=ipv6_plan()), SETTINGS, machine(N4)),
+        drop_in(order, named, machine(N2)),
+        drop_in(order, SETTINGS, machine(N2), given={"cluster-cidr", "debug"}),
+    ):
+        assert not {"cluster-cidr", "service-cidr"} & set(yaml.safe_load(content))
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:

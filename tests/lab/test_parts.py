@@ -25,7 +25,7 @@ from simulations.lab.recorder import Sighting, generation_on
 
 
 def test_the_generated_file_is_a_kairos_file_with_a_token_of_the_right_bounds() -> None:
-    text = cloudconfig.generate(nodes=9, control_plane=3, real_k3s=False)
+    text = cloudconfig.generate(nodes=9, control_plane=3, real_k3s=False, vip="10.0.0.50")
     content = yaml.safe_load(text)
     assert text.startswith("#cloud-config\n")
     assert sorted(content) == ["kubevip", "p2p"]
@@ -36,7 +36,9 @@ def test_the_generated_file_is_a_kairos_file_with_a_token_of_the_right_bounds() 
 
 
 def test_few_machines_leave_the_bound_at_its_default() -> None:
-    content = yaml.safe_load(cloudconfig.generate(nodes=2, control_plane=3, real_k3s=False))
+    content = yaml.safe_load(
+        cloudconfig.generate(nodes=2, control_plane=3, real_k3s=False, vip="10.0.0.50")
+    )
     bounds = parse_token(content["p2p"]["network_token"]).bounds
     assert bounds is not None
     assert bounds.nodes_max == 5
@@ -44,11 +46,11 @@ def test_few_machines_leave_the_bound_at_its_default() -> None:
 
 def test_an_even_control_plane_is_refused() -> None:
     with pytest.raises(ConfigError):
-        cloudconfig.generate(nodes=4, control_plane=2, real_k3s=False)
+        cloudconfig.generate(nodes=4, control_plane=2, real_k3s=False, vip="10.0.0.50")
 
 
 def test_a_real_k3s_gets_what_a_node_without_containers_needs() -> None:
-    text = cloudconfig.generate(nodes=3, control_plane=3, real_k3s=True)
+    text = cloudconfig.generate(nodes=3, control_plane=3, real_k3s=True, vip="10.0.0.50")
     assert "--disable-agent" in yaml.safe_load(text)["k3s"]["args"]
 
 

@@ -43,6 +43,17 @@ def candidate_sets(draw: st.DrawFn) -> list[Candidate]:
     ]
 
 
+def test_a_machine_that_says_that_it_is_blocked_gets_no_seat_and_its_words_are_kept() -> None:
+    why = "k3s' port on it is taken: 6443 by process 7 (nginx)"
+    one, *others = four()
+    plan = elected([replace(one, blocked=why), *others])
+    assert isinstance(plan, ClusterPlan)
+    assert plan.seat_of(one.node) is None
+    waits = elected([replace(one, blocked=why), *others[:2]])
+    assert isinstance(waits, NotYet)
+    assert why in waits.reason
+
+
 def elected(
     candidates: list[Candidate], failed_before: frozenset[NodeId] = frozenset()
 ) -> ClusterPlan | NotYet:

@@ -1,0 +1,126 @@
+"""Machines with two network cards, taken ports, pulled cables and addresses that change."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulations.lab import glance, network
+from simulations.lab.laboratory import Laboratory
+from simulations.lab.places import NodePlaces
+from tests.lab.conftest import Bench
+
+pytestmark = pytest.mark.lab
+
+TAKE_PORT = """
+import socket, sys
+sock = socket.create_server(("0.0.0.0", 6443))
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def port_taken(node: NodePlaces) -> Iterator[int]:
+    """Have a program listen on k3s' port of a node; gives its process id."""
+    command = ["ip", "netns", "exec", node.namespace, sys.executable, "-c", TAKE_PORT]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "taken\n"
+        yield program.pid
+        program.communicate()
+
+
+def name_of(process: int) -> str:
+    return Path(f"/proc/{process}/comm").read_text().strip()
+
+
+def statuses(built: Laboratory) -> dict[str, dict[str, Any]]:
+    return {one.name: one.status for one in glance.look(built) if one.status is not None}
+
+
+def message(built: Laboratory, name: str, code: str) -> str:
+    """Return what a node's health item of that code says, or nothing."""
+    items = statuses(built).get(name, {}).get("health", [])
+    return next((str(item["message"]) for item in items if item["code"] == code), "")
+
+
+def test_taken_ports_a_late_card_pulled_cables_and_a_moved_address(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = bench.up(nodes=3, boots=False)
+    n1, n2, n3 = built.nodes()
+    for node in (n1, n2, n3):
+        network.add_card(node, "eth1", f"192.168.7.{node.number}/24")
+    built.start("n1")
+    with port_taken(n1) as program:
+        with monkeypatch.context() as patch:
+            patch.setattr(network, "power_on", lambda _: None)
+            built.start("n2")  # Its eth0 comes later.
+        built.start("n3")
+
+        def said() -> str:
+            return str(statuses(built).get("n3", {}).get("node", {}).get("waiting_for"))
+
+        bench.wait_until("n3 to say what is missing", lambda: "n1: " in said() and "n2: " in said())
+        found, *others = said().split("; ")
+        assert found == "1 of 3 servers found (n3)"
+        assert sorted(others) == [
+            f"n1: k3s' port on it is taken: 6443 by process {program} ({name_of(program)})",
+            "n2: none of its subnets (192.168.7.0/24) holds the virtual address 10.0.0.50",
+        ]
+        bench.wait_until(
+            "n1 to say it too", lambda: str(program) in message(built, "n1", "MESH-3110")
+        )
+        assert "no seat" in message(built, "n2", "MESH-3113")
+        assert bench.clusters() == ()
+        # Two cards are one machine: nobody is there twice.
+        for status in statuses(built).values():
+            assert sorted(node["name"] for node in status["nodes"]) == ["n1", "n2", "n3"]
+
+    # The program ends and DHCP answers: all goes on by itself, on the card of the VIP.
+    network.power_on(n2)
+    bench.wait_until_complete(built)
+    bench.wait_until(
+        "no complaint to be left", lambda: not any(s["health"] for s in statuses(built).values())
+    )
+    for status in statuses(built).values():
+        assert {node["name"]: node["node_ip"] for node in status["nodes"]} == {
+            node.name: node.address for node in (n1, n2, n3)
+        }
+
+    # One cable of two: k3s cannot be reached, but the mesh has the other card.
+    # Both: not heard, until they are back.
+    def n3_seen_from(name: str, what: str) -> str:
+        nodes = statuses(built)[name]["nodes"]
+        return next(str(node[what]) for node in nodes if node["name"] == "n3")
+
+    network.unplug(n3)
+    bench.wait_until("k3s to suffer", lambda: n3_seen_from("n1", "k3s") != "ready")
+    bench.wait_until("the mesh not to", lambda: n3_seen_from("n1", "state") == "alive")
+    network.unplug(n3, "eth1")
+    bench.wait_until("n1 to miss n3", lambda: n3_seen_from("n1", "state") == "failed")
+    bench.wait_until("n1 to say so", lambda: "n3" in message(built, "n1", "MESH-3305"))
+    for card in ("eth0", "eth1"):
+        network.plug(n3, card)
+    bench.wait_until_complete(built)
+
+    # k3s keeps to the address that it started with; the machine says that it has lost it.
+    network.change_address(n2, "del", f"{n2.address}/24")
+    network.change_address(n2, "add", "10.0.0.77/24")
+    bench.wait_until("n2 to say it", lambda: "10.0.0.77" in message(built, "n2", "MESH-3112"))
+    assert f"knows this machine at {n2.address}" in message(built, "n2", "MESH-3112")
+    network.change_address(n2, "del", "10.0.0.77/24")
+    network.change_address(n2, "add", f"{n2.address}/24")
+    bench.wait_until_complete(built)
+    bench.wait_until(
+        "no complaint to be left", lambda: not any(s["health"] for s in statuses(built).values())
+    )
+    assert len(bench.clusters()) == 1

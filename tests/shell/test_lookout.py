@@ -1,0 +1,74 @@
+"""What a daemon sees of its own machine, and when it says so."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from meshd.daemon._lookout import (
+    address_item,
+    moved_item,
+    ports_problem,
+    taken_ports_item,
+)
+from meshd.listeners import port_holder, taken_ports
+
+
+def test_a_port_on_which_somebody_listens_is_found_with_its_holder_and_free_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        ((found, holder),) = taken_ports([port])
+        assert found == port
+        assert holder is not None
+        assert holder == port_holder(port)
+        assert f"process {os.getpid()} (" in holder
+    assert taken_ports([port]) == ()
+    assert port_holder(port) is None
+
+
+def test_an_ipv6_listener_counts_too() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("this kernel has no IPv6")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        port = server.getsockname()[1]
+        assert [found for found, _ in taken_ports([1, port])] == [port]
+
+
+def test_a_connection_is_no_listener() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        assert taken_ports([client.getsockname()[1]]) == ()
+
+
+def test_taken_ports_are_named_with_who_has_them() -> None:
+    assert ports_problem([]) is None
+    assert taken_ports_item([]) == ()
+    assert ports_problem([(6443, "process 7 (nginx)")]) == (
+        "k3s' port on it is taken: 6443 by process 7 (nginx)"
+    )
+    (item,) = taken_ports_item([(2379, "process 7 (etcd)"), (10250, None)])
+    assert (item.code, item.severity) == ("MESH-3110", "error")
+    assert "2379 by process 7 (etcd), 10250 by a program" in item.message
+
+
+def test_no_address_and_an_address_on_the_wrong_net_are_different_things() -> None:
+    assert address_item(None, has_address=True) == ()
+    (none,) = address_item("no interface has an address", has_address=False)
+    (wrong,) = address_item("none of its subnets holds 10.0.0.50", has_address=True)
+    assert [none.code, wrong.code] == ["MESH-3111", "MESH-3113"]
+    assert "p2p.meshd.interface" in wrong.fix
+
+
+def test_a_lost_address_is_named_until_it_is_back() -> None:
+    assert moved_item(None, {"10.0.0.77"}) == ()
+    assert moved_item("10.0.0.12", {"10.0.0.12", "10.0.0.77"}) == ()
+    (moved,) = moved_item("10.0.0.12", {"10.0.0.77"})
+    assert moved.message == (
+        "the cluster knows this machine at 10.0.0.12, but it has 10.0.0.77 now"
+    )
+    (gone,) = moved_item("10.0.0.12", set())
+    assert gone.message.endswith("has none now")
