@@ -52,6 +52,21 @@ def message(built: Laboratory, name: str, code: str) -> str:
     return next((str(item["message"]) for item in items if item["code"] == code), "")
 
 
+def lose_and_regain_its_address(bench: Bench, built: Laboratory, node: NodePlaces) -> None:
+    """k3s keeps to the address that it started with; the machine says that it has lost it."""
+    network.change_address(node, "del", f"{node.address}/24")
+    network.change_address(node, "add", "10.0.0.77/24")
+    bench.wait_until("it to be said", lambda: "10.0.0.77" in message(built, node.name, "MESH-3112"))
+    assert f"knows this machine at {node.address}" in message(built, node.name, "MESH-3112")
+    network.change_address(node, "del", "10.0.0.77/24")
+    network.change_address(node, "add", f"{node.address}/24")
+    bench.wait_until_complete(built)
+    bench.wait_until(
+        "no complaint to be left", lambda: not any(s["health"] for s in statuses(built).values())
+    )
+
+
+@pytest.mark.lab_long
 def test_taken_ports_a_late_card_pulled_cables_and_a_moved_address(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,15 +127,41 @@ def test_taken_ports_a_late_card_pulled_cables_and_a_moved_address(
         network.plug(n3, card)
     bench.wait_until_complete(built)
 
-    # k3s keeps to the address that it started with; the machine says that it has lost it.
-    network.change_address(n2, "del", f"{n2.address}/24")
-    network.change_address(n2, "add", "10.0.0.77/24")
-    bench.wait_until("n2 to say it", lambda: "10.0.0.77" in message(built, "n2", "MESH-3112"))
-    assert f"knows this machine at {n2.address}" in message(built, "n2", "MESH-3112")
-    network.change_address(n2, "del", "10.0.0.77/24")
-    network.change_address(n2, "add", f"{n2.address}/24")
-    bench.wait_until_complete(built)
-    bench.wait_until(
-        "no complaint to be left", lambda: not any(s["health"] for s in statuses(built).values())
-    )
+    lose_and_regain_its_address(bench, built, n2)
     assert len(bench.clusters()) == 1
+
+
+def test_a_machine_whose_only_card_comes_late_waits_says_so_and_follows_its_address(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = bench.up(nodes=2, control_plane=1, boots=False)
+    n1, n2 = built.nodes()
+    with monkeypatch.context() as patch:
+        patch.setattr(network, "power_on", lambda _: None)
+        built.start("n1")
+    bench.wait_until("n1 to say it", lambda: bool(message(built, "n1", "MESH-3111")))
+    assert "no interface has an address" in message(built, "n1", "MESH-3111")
+    own = statuses(built)["n1"]["node"]
+    assert own["waiting_for"] == "this machine to get a network address"
+    # DHCP gives one address and then, before k3s was ever started, another: it is followed.
+    network.power_on(n1)
+    bench.wait_until("n1 to have it", lambda: address_seen_from(built, "n1", "n1") == n1.address)
+    network.change_address(n1, "del", f"{n1.address}/24")
+    network.change_address(n1, "add", "10.0.0.77/24")
+    bench.wait_until("n1 to follow", lambda: address_seen_from(built, "n1", "n1") == "10.0.0.77")
+    assert message(built, "n1", "MESH-3112") == ""
+    built.start("n2")
+    bench.wait_until("both to form", lambda: all(
+        status["cluster"]["nodes_ready"] == 2 and not status["health"]
+        for status in statuses(built).values()
+    ))  # fmt: skip
+    assert {address_seen_from(built, "n2", name) for name in ("n1", "n2")} == {
+        "10.0.0.77",
+        n2.address,
+    }
+
+
+def address_seen_from(built: Laboratory, name: str, whose: str) -> str | None:
+    """Return the node address of one node as another one's status has it."""
+    nodes = statuses(built).get(name, {}).get("nodes", [])
+    return next((node["node_ip"] for node in nodes if node["name"] == whose), None)

@@ -28,12 +28,14 @@ def test_three_machines_without_ipv4_form_a_cluster_with_a_virtual_address(bench
         ranges.add((says["cluster-cidr"], says["service-cidr"]))
     assert len(ranges) == 1
     assert all(part.startswith("fd") for part in ranges.pop())
-    looks = glance.look(built)
-    (holder,) = [one.name for one in looks if one.has_vip]
-    for one in looks:
+    (holder,) = [one.name for one in glance.look(built) if one.has_vip]
+    bench.wait_until("all to know its holder", lambda: all(
+        one.status is not None and one.status["vip"] == {"address": "fd10::50", "holder": holder}
+        for one in glance.look(built)
+    ))  # fmt: skip
+    for one in glance.look(built):
         assert one.status is not None
         assert one.status["health"] == []
-        assert one.status["vip"] == {"address": "fd10::50", "holder": holder}
         assert one.status["cluster"]["endpoint"] == "https://[fd10::50]:6443"
         assert {n["node_ip"] for n in one.status["nodes"]} == {n.address for n in built.nodes()}
     assert len(bench.clusters()) == 1

@@ -1,7 +1,7 @@
 """A node on a LAN, in a process of its own: prints what its mesh says, one JSON list a line.
 
 `lan_program.py NAME [SEED…]`: without a seed it uses the beacon. A line on stdin asks for the CPU
-seconds used so far.
+seconds used so far, and for what is wrong.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ async def tell_addresses(mesh: LibP2PMesh) -> None:
         say("addresses", *await mesh.addresses_changed())
 
 
-async def answer() -> None:
+async def answer(mesh: LibP2PMesh) -> None:
     async for _ in trio.lowlevel.FdStream(0):
         say("cpu", time.process_time())
+        say("health", *(item.message for item in mesh.health()))
 
 
 async def main(*words: str) -> None:
@@ -63,7 +64,7 @@ async def main(*words: str) -> None:
         nursery.start_soon(tell_events, source)
         say("up", mesh.node_id, *await nursery.start(mesh.run, sink))
         nursery.start_soon(tell_addresses, mesh)
-        nursery.start_soon(answer)
+        nursery.start_soon(answer, mesh)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 PROGRAM = Path(__file__).with_name("lan_program.py")
 PATIENCE_S = 40.0
@@ -37,6 +39,7 @@ class Lan:
     def __init__(self) -> None:
         self._prefix = f"mesh-{secrets.token_hex(3)}"
         self._machines: list[str] = []
+        self._has_second = False
         self.switch = f"{self._prefix}-sw"
         ip("netns", "add", self.switch)
         ip("-n", self.switch, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
@@ -53,6 +56,17 @@ class Lan:
         ip("-n", self.switch, "link", "set", name, "master", "br0", "up")
         ip("-n", namespace, "link", "set", "eth0", "up")
         return namespace
+
+    def add_card(self, namespace: str, name: str) -> None:
+        """Give a machine a second card, on a switch of its own."""
+        if not self._has_second:
+            ip("-n", self.switch, "link", "add", "br1", "type", "bridge", "mcast_snooping", "0")
+            ip("-n", self.switch, "link", "set", "br1", "up")
+            self._has_second = True
+        ends = ("eth1", "netns", namespace, "type", "veth", "peer", "name", f"{name}-1")
+        ip("link", "add", *ends, "netns", self.switch)
+        ip("-n", self.switch, "link", "set", f"{name}-1", "master", "br1", "up")
+        ip("-n", namespace, "link", "set", "eth1", "up")
 
     def unplug(self, name: str) -> None:
         """Drop every packet of a machine, in silence."""
@@ -83,6 +97,7 @@ class Node:
         self.process = process
         self.node_id = ""
         self._lines: list[list[str]] = []
+        self.seen: list[list[str]] = []
         self._held = b""
 
     async def until(self, *words: str) -> list[str]:
@@ -91,6 +106,7 @@ class Node:
             while True:
                 while self._lines:
                     line = self._lines.pop(0)
+                    self.seen.append(line)
                     if tuple(line[: len(words)]) == words:
                         return line
                 assert self.process.stdout is not None
@@ -102,6 +118,19 @@ class Node:
         assert self.process.stdin is not None
         await self.process.stdin.send_all(b"?\n")
         return float((await self.until("cpu"))[1])
+
+    async def health(self) -> list[str]:
+        """Return what is wrong with its mesh, a sentence each."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(b"?\n")
+        return (await self.until("health"))[1:]
+
+    async def until_health(self, suits: Callable[[list[str]], bool]) -> list[str]:
+        """Ask until the answer suits, and return it."""
+        with trio.fail_after(PATIENCE_S):
+            while not suits(said := await self.health()):
+                await trio.testing.wait_all_tasks_blocked(0.2)
+            return said
 
     def received_bytes(self) -> int:
         counter = "/sys/class/net/eth0/statistics/rx_bytes"
@@ -160,6 +189,79 @@ async def test_link_local_addresses_are_enough_and_new_ones_are_published(
     ip("-n", machines[0], "addr", "add", "10.9.0.1/24", "dev", "eth0")
     ip("-n", machines[0], "addr", "add", "10.9.0.50/32", "dev", "eth0")
     assert await one.until("addresses") == ["addresses", "/ip4/10.9.0.1/tcp/7946"]
+    for node in (one, other):
+        node.process.terminate()
+
+
+HOLD_BEACON_PORT = """
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("0.0.0.0", 7946))
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def beacon_port_taken(namespace: str) -> Iterator[None]:
+    """Have a program hold the beacon's port for IPv4 on a machine."""
+    hold = ["ip", "netns", "exec", namespace, sys.executable, "-c", HOLD_BEACON_PORT]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(hold, stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "taken\n"
+        yield
+        holder.communicate()
+
+
+def cannot_be_called(namespace: str, card: str) -> None:
+    """Let a machine call over a card, and nobody call it."""
+    for rule in (
+        "add table inet t",
+        "add chain inet t in { type filter hook input priority 0; }",
+        f"add rule inet t in iifname {card} tcp dport 7946 drop",
+    ):
+        subprocess.run(["ip", "netns", "exec", namespace, "nft", *rule.split(" ")], check=True)
+
+
+async def test_a_taken_beacon_port_is_named_and_used_once_it_is_free(
+    lan: Lan, nursery: trio.Nursery
+) -> None:
+    machines = [lan.add(name) for name in ("n1", "n2")]
+    for number, machine in enumerate(machines, start=1):
+        ip("-n", machine, "addr", "add", f"10.9.0.{number}/24", "dev", "eth0")
+    with beacon_port_taken(machines[0]):
+        one, other = [await start(nursery, machine, machine) for machine in machines]
+        await begin(one, other)
+        await one.until("connected", other.node_id)  # Over IPv6 they find each other all the same.
+        (said,) = await one.until_health(bool)
+        assert "UDP port 7946 (IPv4): Address already in use" in said
+        assert await other.health() == []
+    await one.until_health(lambda items: not items)
+    for node in (one, other):
+        node.process.terminate()
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nftables")
+async def test_two_cards_are_one_peer_and_one_of_them_is_enough(
+    lan: Lan, nursery: trio.Nursery
+) -> None:
+    machines = [lan.add(name) for name in ("n1", "n2")]
+    for number, machine in enumerate(machines, start=1):
+        lan.add_card(machine, f"n{number}")
+        ip("-n", machine, "addr", "add", f"10.9.0.{number}/24", "dev", "eth0")
+        ip("-n", machine, "addr", "add", f"10.8.0.{number}/24", "dev", "eth1")
+    cannot_be_called(machines[1], "eth0")
+    one, other = [await start(nursery, machine, machine) for machine in machines]
+    await begin(one, other)
+    await one.until("connected", other.node_id)
+    await other.until("connected", one.node_id)
+    lan.unplug("n2-1")
+    await one.until("connected", other.node_id)
+    await other.until("connected", one.node_id)
+    # What each ever heard of was one peer.
+    assert {line[1] for line in one.seen if line[0] == "connected"} == {other.node_id}
+    assert {line[1] for line in other.seen if line[0] == "connected"} == {one.node_id}
     for node in (one, other):
         node.process.terminate()
 
