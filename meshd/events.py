@@ -245,6 +245,7 @@ class ClusterOrder:
     stop: bool = False
     abandoned: tuple[str, ...] = ()
     hold: str | None = None  # Why k3s is not to be started now; one that runs is left alone.
+    servers_version: str = ""  # Of k3s on the first server in `join`, as that says it.
 
 
 @dataclass(frozen=True, slots=True)

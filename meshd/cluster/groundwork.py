@@ -43,6 +43,7 @@ from meshd.cluster.plan import (
 )
 from meshd.cluster.sealing import unseal
 from meshd.cluster.secrets import CandidateSecrets, commitment_of
+from meshd.cluster.versions import unfit
 from meshd.config.schema import Settings
 from meshd.events import ClusterOrder
 from meshd.whole_file import make_folder, write_whole
@@ -77,6 +78,7 @@ class Surroundings:
     node_ip: str | None
     interfaces: tuple[Interface, ...]
     environment: Mapping[str, str]
+    version: str = ""  # Of the k3s installed, if it says one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +214,9 @@ class Groundwork:
             return _waiting(
                 "k3s is not installed: put it at /usr/local/bin/k3s, or name it in MESHD_K3S_BIN"
             )
-        return None
+        is_first = not (disk.has_agent_files if order.seat == "worker" else disk.has_etcd)
+        odd = unfit(surroundings.version, order.servers_version, order.seat) if is_first else None
+        return None if odd is None else _waiting(odd)
 
     def _mark(self, order: ClusterOrder, disk: Disk, node_ip: str | None) -> Mark:
         plan = order.plan

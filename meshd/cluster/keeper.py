@@ -240,6 +240,7 @@ class K3sCluster:
             node_ip=self._node_ip(),
             interfaces=await kubevip.interfaces(),
             environment=os.environ,
+            version=await self._version_of_k3s(),
         )
         return await trio.to_thread.run_sync(self._groundwork.lay, order, tokens, surroundings)
 

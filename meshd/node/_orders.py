@@ -79,7 +79,9 @@ def order_for(
         hold: why k3s must not be started now, whatever was decided.
     """
     order = _order_for(directory, wish=wish, standing=standing, sealed=sealed)
-    return order if order.seat == "none" else replace(order, hold=hold)
+    if order.seat == "none":
+        return order
+    return replace(order, hold=hold, servers_version=_version_at(directory, order))
 
 
 def _order_for(
@@ -103,6 +105,15 @@ def _order_for(
     if not join or len(provided) < len(needed) or (seat == "worker" and not standing.formed):
         return NOTHING
     return ClusterOrder(seat=seat, plan=plan, formed=standing.formed, join=join, sealed=provided)
+
+
+def _version_at(directory: Directory, order: ClusterOrder) -> str:
+    """Return the version of k3s on the first server to join."""
+    for seat in order.plan.seats if order.plan is not None else ():
+        record = directory[seat.node].k3s
+        if record is not None and order.join[:1] == (seat.node_ip,):
+            return record.version
+    return ""
 
 
 def servers_to_join(directory: Directory, standing: Standing) -> tuple[str, ...]:

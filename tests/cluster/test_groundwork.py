@@ -244,6 +244,43 @@ def test_waiting_says_for_what(tmp_path: Path) -> None:
     assert tree(tmp_path) == {}
 
 
+@pytest.mark.parametrize(
+    ("own", "servers", "fits_server", "fits_worker"),
+    [
+        ("v1.34.1+k3s1", "v1.34.7+k3s2", True, True),
+        ("v1.33.4+k3s1", "v1.34.1+k3s1", False, True),
+        ("v1.35.0+k3s1", "v1.34.1+k3s1", False, False),
+        ("v2.0.0", "v1.34.1+k3s1", False, False),
+        ("", "v1.34.1+k3s1", True, True),
+        ("v1.34.1+k3s1", "", True, True),
+    ],
+)
+def test_the_first_start_waits_for_a_version_that_fits_the_servers(
+    tmp_path: Path, own: str, servers: str, *, fits_server: bool, fits_worker: bool
+) -> None:
+    for node, order, fits in ((N2, server(), fits_server), (N4, worker(), fits_worker)):
+        ground = groundwork(node, tmp_path / node)
+        told = replace(order, servers_version=servers)
+        tokens = ground.tokens(told)
+        assert isinstance(tokens, Tokens)
+        found = ground.lay(told, tokens, replace(surroundings(node), version=own))
+        if fits:
+            assert isinstance(found, Launch)
+        else:
+            expect_obstacle(found, "waiting", f"k3s here is {own} and on the servers {servers}")
+
+
+def test_a_member_is_never_kept_from_starting_by_its_version(tmp_path: Path) -> None:
+    assert isinstance(lay(tmp_path, N2, server()), Launch)
+    begin(tmp_path)
+    ground = groundwork(N2, tmp_path)
+    upgrading = replace(server(), servers_version="v1.34.1+k3s1")
+    tokens = ground.tokens(upgrading)
+    assert isinstance(tokens, Tokens)
+    newer = replace(surroundings(N2), version="v1.35.0+k3s1")
+    assert isinstance(ground.lay(upgrading, tokens, newer), Launch)
+
+
 def test_k3s_is_taken_from_the_named_place_then_from_path(tmp_path: Path) -> None:
     ground = groundwork(N1, tmp_path)
     ground = replace(ground, paths=replace(ground.paths, binary=None))

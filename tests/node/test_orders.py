@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from meshd.node._orders import NOTHING, Standing, order_for, seat_in
@@ -110,3 +111,15 @@ def replace_cluster(cluster_id: str) -> K3sRecord:
     return K3sRecord(
         state=served.state, seat=served.seat, cluster_id=cluster_id, endpoint=served.endpoint
     )
+
+
+def test_an_order_to_join_says_which_version_the_first_server_runs() -> None:
+    found = people.directory(1)
+    found[people.IDS[0]].k3s = replace_version(people.record(serves=0), "v1.34.1+k3s1")
+    found[people.IDS[2]].k3s = replace_version(people.record(serves=2), "v1.33.0+k3s1")
+    order = order_for(found, wish="auto", standing=STARTED, sealed=TOKENS)
+    assert (order.join[0], order.servers_version) == ("10.0.0.10", "v1.34.1+k3s1")
+
+
+def replace_version(record: K3sRecord, version: str) -> K3sRecord:
+    return msgspec.structs.replace(record, version=version)
