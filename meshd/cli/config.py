@@ -81,6 +81,7 @@ def _described(item: Finding) -> dict[str, object]:
     in_file = origin is not None and origin.path is not None
     return {
         "code": item.code,
+        "origin": None if origin is None else origin.place,
         "file": str(origin.path) if origin is not None and in_file else None,
         "line": origin.line if origin is not None and in_file else None,
         "column": origin.column if origin is not None and in_file else None,

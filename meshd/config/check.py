@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
@@ -71,7 +72,10 @@ def check(content: Table) -> Checked:
 
 def _check_other(name: str, tree: Tree, origin: Origin, checked: Checked) -> None:
     """Look at a key at the top that is none of meshd's sections; most are for other readers."""
-    near = _NEAR_SECTIONS.get(name.lower().replace("_", "-"))
+    plain_name = name.lower().replace("_", "-")
+    near = _NEAR_SECTIONS.get(plain_name)
+    if near is None and name not in _OTHER_DISTRIBUTIONS:
+        near = next(iter(difflib.get_close_matches(plain_name, SECTIONS, n=1, cutoff=0.85)), None)
     if near is not None:
         message, fix = f"{name} is not read; did you mean {near!r}?", f"rename it to {near}"
         checked.findings.append(Finding(code="MESH-1023", origin=origin, message=message, fix=fix))

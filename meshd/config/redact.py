@@ -11,11 +11,9 @@ from meshd.config.check import Checked
 from meshd.config.keys import ALL, SECTIONS
 from meshd.config.schema import BUILT_IN, Origin, Settings
 from meshd.config.tree import Scalar, Sequence, Table, Tree, plain
-
-HIDDEN = "(hidden)"
+from meshd.config.values import HIDDEN, without_secrets
 
 _SECRET_NAME = re.compile(r"token|password|passwd|secret|key|endpoint", re.IGNORECASE)
-_SECRET_ARGUMENT = re.compile(r"(--?[a-z0-9-]*(?:token|endpoint|key|secret)[a-z0-9-]*)[= ]\S+")
 
 
 def redacted(content: Table) -> Table:
@@ -75,5 +73,5 @@ def _redacted(path: str, tree: Tree) -> Tree:
         return replace(tree, items=tuple(_redacted(path, item) for item in tree.items))
     if tree.value is None or tree.value == "":
         return tree
-    text = HIDDEN if secret else _SECRET_ARGUMENT.sub(rf"\1={HIDDEN}", tree.text)
+    text = HIDDEN if secret else without_secrets(tree.text)
     return tree if text == tree.text else replace(tree, value=text, text=text)

@@ -9,6 +9,7 @@ might have said how large the cluster is.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -92,14 +93,19 @@ def _files(paths: Sequence[Path] | None, errors: list[Finding]) -> Iterator[tupl
                 yield from ((path, False) for path in _walk(folder, errors))
         return
     for path in paths:
-        if path.is_dir():
-            yield from ((below, False) for below in _walk(path, errors))
-        elif path == STDIN or path.exists():
-            yield path, True
-        else:
+        try:
+            is_folder = path != STDIN and stat.S_ISDIR(path.stat().st_mode)
+        except FileNotFoundError:
             errors.append(
                 _unusable(path, "there is no such file or folder", "name one that exists")
             )
+        except OSError as error:
+            errors.append(_unreadable(path, error))
+        else:
+            if is_folder:
+                yield from ((below, False) for below in _walk(path, errors))
+            else:
+                yield path, True
 
 
 def _walk(folder: Path, errors: list[Finding]) -> Iterator[Path]:
@@ -110,7 +116,7 @@ def _walk(folder: Path, errors: list[Finding]) -> Iterator[Path]:
         errors.append(_unreadable(folder, error))
         return
     for path in entries:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Never raises: what it cannot tell is read below.
             if not path.is_symlink():
                 yield from _walk(path, errors)
         elif path.name.endswith(_SUFFIXES):

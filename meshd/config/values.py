@@ -20,6 +20,9 @@ from meshd.config.tree import Scalar, Sequence, Table, Tree, plain
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+HIDDEN = "(hidden)"
+
+_SECRET_ARGUMENT = re.compile(r"(--?[a-z0-9-]*(?:token|endpoint|key|secret)[a-z0-9-]*)[= ]\S+")
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _INTERFACE = re.compile(r"[^/\s]{1,15}")  # Linux, net/core/dev.c: dev_valid_name.
 _YAML_1_1 = {
@@ -192,6 +195,11 @@ def _text_table(tree: Tree) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, _placed(_text, value)) for key, value in tree.entries.items()))
 
 
+def without_secrets(line: str) -> str:
+    """Return a text with the values of arguments such as `--agent-token` hidden."""
+    return _SECRET_ARGUMENT.sub(rf"\1={HIDDEN}", line)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` if one of the words in `known` is near, else nothing."""
     near = difflib.get_close_matches(word, list(known), n=1)
@@ -231,7 +239,7 @@ def _found(tree: Tree) -> str:
         return "is a mapping"
     if isinstance(tree, Sequence):
         return "is a list"
-    return "is empty" if tree.value is None else f"is {tree.text!r}"
+    return "is empty" if tree.value is None else f"is {without_secrets(tree.text)!r}"
 
 
 _SCALAR_TEXT: Mapping[str, object] = {"type": ["string", "number", "boolean"]}

@@ -118,6 +118,7 @@ def test_validate_as_json_is_one_object(capsys: pytest.CaptureFixture[str]) -> N
     assert len(content["errors"]) == 5
     assert content["errors"][2] == {
         "code": "MESH-1022",
+        "origin": "a.yaml:5:18",
         "file": "a.yaml",
         "line": 5,
         "column": 18,

@@ -176,6 +176,11 @@ def test_a_wrong_value_is_an_error_with_place_value_and_what_would_do(
     assert fix in error.fix
 
 
+def test_an_error_does_not_show_the_value_of_a_secret_argument(load: Load) -> None:
+    error = refusal(load, "k3s: {args: --agent-token=hunter2 --debug}")
+    assert "k3s.args is '--agent-token=(hidden) --debug'" in error.what
+
+
 def test_an_unknown_key_is_a_warning_with_place_and_proposal(load: Load) -> None:
     settings = load(
         "p2p:\n  network_token: TOKEN\n  disable_dhd: true\n  frobnicate: 1\nstages: {}"

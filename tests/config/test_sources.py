@@ -263,6 +263,11 @@ def test_a_file_that_cannot_be_read_is_an_error_where_kairos_skips_it(tmp_path: 
     assert message.startswith(f"{tmp_path}/a.yaml:1:1: this cannot be read: {os.strerror(2)}")
 
 
+def test_a_path_that_cannot_be_looked_at_is_an_error(tmp_path: Path) -> None:
+    (message,) = refusals(read_sources([tmp_path / ("x" * 300)]))
+    assert f"this cannot be read: {os.strerror(36)}" in message
+
+
 def test_only_the_first_document_of_a_file_is_read_and_said_so(tmp_path: Path) -> None:
     sources = read_sources([write(tmp_path / "a.yaml", "a: 1\n---\na: 2\n")])
     assert plain(sources.content) == {"a": 1}

@@ -17,7 +17,7 @@ from simulations.lab import cloudconfig, kernel, record, removal
 from simulations.lab.bench import Figure, as_json, percentile, table
 from simulations.lab.glance import Glance, as_table
 from simulations.lab.glance import as_json as glance_json
-from simulations.lab.laboratory import Laboratory
+from simulations.lab.laboratory import Laboratory, node_environment
 from simulations.lab.places import Places
 from simulations.lab.progress import Checklist
 from simulations.lab.record import Record, Side
@@ -70,6 +70,11 @@ def test_places_of_different_laboratories_do_not_meet() -> None:
     assert one.folder != other.folder
     assert one.fingerprint != other.fingerprint
     assert not other.namespace.startswith(Places("a").namespace_prefix)
+
+
+def test_a_node_has_no_part_in_the_hosts_kernel_command_line() -> None:
+    environment = node_environment(Places("a").node("n1"), {})
+    assert environment["MESHD_CMDLINE_FILE"] == "/dev/null"
 
 
 def test_addresses_stay_clear_of_vip_and_gateway() -> None:
