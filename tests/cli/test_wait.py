@@ -8,6 +8,7 @@ import pytest
 from tests.cli.conftest import Meshd
 from tests.cli.fake_daemon import FORMED, WAITING, FakeDaemon, Json
 
+SEEN = "2 of 3 voters seen (n1, n2): one more machine must be reachable"
 HERE = {**FORMED, "vip": {"address": "127.0.0.1", "holder": "n1"}}
 
 
@@ -20,12 +21,15 @@ def test_what_is_already_so_needs_no_waiting(meshd: Meshd, daemon: FakeDaemon, g
 @pytest.mark.parametrize(
     ("goal", "missing"),
     [
-        ("joined", "2 of 3 voters seen (n1, n2): one more machine must be reachable"),
-        ("formed", "genesis is discovering: 2 of 3 voters seen (n1, n2)"),
-        ("role", "2 of 3 voters seen (n1, n2)"),
-        ("vip", "no virtual address is configured (kubevip.eip)"),
-        ("ready", "genesis is discovering: 2 of 3 voters seen (n1, n2)"),
-        ("nodes=2", "0 of 2 nodes are Ready"),
+        ("joined", f"another node: {SEEN}; no seed answers [MESH-3102]"),
+        ("formed", f"another node: {SEEN}"),
+        ("role", f"another node: {SEEN}"),
+        (
+            "vip",
+            "a virtual address in the configuration: no virtual address is configured",
+        ),
+        ("ready", f"another node: {SEEN}"),
+        ("nodes=2", f"another node: {SEEN}"),
     ],
 )
 def test_a_timeout_is_exit_5_with_what_is_still_missing(
@@ -34,7 +38,8 @@ def test_a_timeout_is_exit_5_with_what_is_still_missing(
     daemon.status = WAITING
     ran = meshd("wait", "--for", goal, "--timeout", "0s")
     assert ran.code == 5
-    assert ran.err.startswith(f"error[MESH-7016]: after 0s: {missing}")
+    assert ran.err.startswith(f"error[MESH-7016]: after 0s, still waiting for {missing}")
+    assert "\n  cause: until then: the daemon after 0s" in ran.err
     assert "  fix: " in ran.err
 
 
@@ -61,12 +66,18 @@ def test_a_node_without_role_needs_no_k3s_to_be_ready(meshd: Meshd, daemon: Fake
     assert meshd("wait", "--for", "ready", "--timeout", "0").code == 0
 
 
-def test_a_peer_whose_facts_have_not_arrived_is_not_joined(
+def test_a_peer_whose_ledger_has_not_arrived_is_not_joined(
     meshd: Meshd, daemon: FakeDaemon
 ) -> None:
-    daemon.status = {**FORMED, "nodes": [{**FORMED["nodes"][0], "node_ip": None}]}
+    daemon.status = {**FORMED, "ledger": {**FORMED["ledger"], "synchronised_with": []}}
     ran = meshd("wait", "--for", "joined", "--timeout", "0")
     assert ran.code == 5
+    assert "its ledger: the exchange of ledgers with n2 is not complete" in ran.err
+
+
+def test_without_a_connection_that_is_said(meshd: Meshd, daemon: FakeDaemon) -> None:
+    daemon.status = {**FORMED, "nodes": [FORMED["nodes"][1]]}
+    ran = meshd("wait", "--for", "joined", "--timeout", "0")
     assert "no other node of this network is connected" in ran.err
 
 
@@ -91,7 +102,43 @@ def test_it_goes_on_as_soon_as_it_is_so_and_says_each_reason_once(
     daemon.status = lambda: next(answers)
     ran = meshd("wait", "--for", "formed")
     assert ran.code == 0
-    assert ran.err.count("waiting: genesis is discovering") == 1
+    assert ran.err == (
+        f"waiting for another node: {SEEN}; no seed answers [MESH-3102]\n"
+        "waiting for another node: OK\n"
+        "waiting for a plan: OK\n"
+        "waiting for the cluster to form: OK\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"genesis": WAITING["genesis"]}, "a plan: genesis is discovering"),
+        (
+            {"genesis": {**FORMED["genesis"], "phase": "started"}},
+            "the cluster to form: genesis is started",
+        ),
+        ({}, "the control plane to be Ready: 2 of 3 control-plane nodes are Ready"),
+    ],
+)
+def test_the_first_step_that_is_not_done_is_the_diagnosis(
+    meshd: Meshd, daemon: FakeDaemon, changes: Json, first: str
+) -> None:
+    two = {**FORMED["cluster"], "control_plane_ready": 2}
+    daemon.status = {**FORMED, "cluster": two, **changes}
+    ran = meshd("wait", "--for", "ready", "--timeout", "0")
+    assert ran.err.startswith(f"error[MESH-7016]: after 0s, still waiting for {first}")
+
+
+def test_one_machine_that_is_the_whole_network_forms_and_never_joins(
+    meshd: Meshd, daemon: FakeDaemon
+) -> None:
+    alone = {**FORMED["network"], "nodes_max": 1, "control_plane": 1}
+    daemon.status = {**WAITING, "network": alone}
+    ran = meshd("wait", "--for", "formed", "--timeout", "0")
+    assert "still waiting for a plan: genesis is discovering" in ran.err
+    ran = meshd("wait", "--for", "joined", "--timeout", "0")
+    assert "this network is of one machine: there is nobody to join" in ran.err
 
 
 def test_a_daemon_that_never_answers_is_exit_3(meshd: Meshd) -> None:
