@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,6 @@ from meshd.cli.output import (
 if TYPE_CHECKING:
     from meshd.cli.client import Json
 
-WATCH_INTERVAL_S = 1.0
-
 
 @click.command()
 @output_option("table", "wide", "json", "yaml")
@@ -40,7 +37,13 @@ def status(output: str, run_dir: Path, *, watch: bool, with_ledger: bool) -> int
     """
     client = Client(run_dir)
     if watch:
-        _watch(client, output, with_ledger=with_ledger)
+        from meshd.cli.watch import watch as watch_status
+
+        watch_status(
+            lambda: _read(client, with_ledger=with_ledger),
+            lambda content: _shown(content, output),
+            output,
+        )
     content = _read(client, with_ledger=with_ledger)
     if output in {"table", "wide"}:
         click.echo(_shown(content, output))
@@ -53,24 +56,6 @@ def is_healthy(content: Json) -> bool:
     """Whether the cluster is formed and nothing is an error."""
     formed: bool = content["genesis"]["phase"] == "formed"
     return formed and all(item["severity"] != "error" for item in content["health"])
-
-
-def _watch(client: Client, output: str, *, with_ledger: bool) -> None:
-    """Redraw on a terminal, print what changed elsewhere; ends with Ctrl-C or the daemon."""
-    last = ""
-    while True:
-        content = _read(client, with_ledger=with_ledger)
-        if output in {"table", "wide"}:
-            text = _shown(content, output)
-            if sys.stdout.isatty():
-                click.echo(f"\x1b[H\x1b[2J{text}")
-            elif text != last:
-                click.echo(text + "\n")
-            last = text
-        else:
-            print_object(content, output)
-        sys.stdout.flush()
-        time.sleep(WATCH_INTERVAL_S)
 
 
 def _read(client: Client, *, with_ledger: bool) -> Json:

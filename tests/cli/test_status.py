@@ -103,23 +103,6 @@ def test_control_characters_of_others_are_not_printed(meshd: Meshd, daemon: Fake
     assert "n?[2J?x" in ran.out
 
 
-def test_watch_shows_changes_until_it_is_interrupted(
-    meshd: Meshd, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = iter([WAITING, WAITING, FORMED])
-    daemon.status = lambda: next(answers)
-    pauses = iter([None, None, KeyboardInterrupt])
-
-    def pause(_: float) -> None:
-        if interrupt := next(pauses):
-            raise interrupt
-
-    monkeypatch.setattr("meshd.cli.status.time.sleep", pause)
-    ran = meshd("status", "--watch")
-    assert ran.out == f"{WAITING_TABLE}\n{FORMED_TABLE}\n"
-    assert ran.code == 130
-
-
 def test_colour_is_for_terminals_without_no_color(
     meshd: Meshd, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
