@@ -18,6 +18,7 @@ INTERRUPTED = 130
 
 # verb: (module below meshd.cli, name of its click command, one line of help).
 VERBS = {
+    "completion": ("completion", "completion", "Print a script that completes words in a shell."),
     "config": ("config", "config", "Check and show the configuration."),
     "daemon": ("daemon", "daemon", "Run the daemon in the foreground."),
     "demo": ("demo", "demo", "Run real daemons in a laboratory on this machine."),

@@ -25,8 +25,24 @@ _CODE = re.compile(r"(?:MESH-)?(\d{4})", re.IGNORECASE)
 _WIDTH_MIN, _WIDTH_MAX = 60, 120
 
 
+def complete_what(
+    ctx: click.Context,  # noqa: ARG001 - click's signature.
+    param: click.Parameter,  # noqa: ARG001
+    incomplete: str,
+) -> list[str]:
+    """Return what can be explained; codes only once one is begun, because there are many."""
+    words = [*TOPICS, "codes", *(meanings() if incomplete[:1] in {"M", "m"} else ())]
+    return [
+        word
+        for word in words
+        if word.startswith(incomplete.upper() if word[0] == "M" else incomplete)
+    ]
+
+
 @click.command()
-@click.argument("what", metavar="role|genesis|join|vip|MESH-nnnn|codes")
+@click.argument(
+    "what", metavar="role|genesis|join|vip|MESH-nnnn|codes", shell_complete=complete_what
+)
 @click.argument("node", required=False, shell_complete=complete_nodes)
 @output_option("text", "json", "yaml")
 @run_dir_option

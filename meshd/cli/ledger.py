@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from meshd.cli.client import Client, resolve_node
+from meshd.cli.complete import complete_nodes
 from meshd.cli.output import cell, output_option, print_object, run_dir_option, span, table
 from meshd.errors import MeshdError
 
@@ -22,7 +23,9 @@ def ledger() -> None:
 
 
 @ledger.command("list")
-@click.option("--author", metavar="NODE", help="Only entries of this node.")
+@click.option(
+    "--author", metavar="NODE", shell_complete=complete_nodes, help="Only entries of this node."
+)
 @click.option("--key", "prefix", metavar="PREFIX", help="Only keys that begin with this.")
 @output_option("table", "wide", "json", "yaml")
 @run_dir_option
