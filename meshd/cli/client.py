@@ -62,7 +62,7 @@ class Client:
             DaemonUnreachable: nothing answers.
         """
         answer = self._ask(path, query, accept="text/event-stream", timeout_s=None)
-        for line in answer:
+        while line := _next_line(answer):
             if line.startswith(b"data: "):
                 yield json.loads(line.removeprefix(b"data: "))
 
@@ -103,6 +103,14 @@ class Client:
                 fix="run it as root, or join the group meshd",
             )
         raise _unreachable(self.run_dir, refused.strerror if refused and refused.strerror else "")
+
+
+def _next_line(answer: http.client.HTTPResponse) -> bytes:
+    """Return the next line of a stream; empty at its end, however it ended."""
+    try:
+        return answer.readline()
+    except (OSError, http.client.HTTPException):
+        return b""
 
 
 def _unreachable(run_dir: Path, why: str) -> DaemonUnreachable:

@@ -49,8 +49,7 @@ def _answer(node: Node, known: Known, missing: Cause | None) -> str:
 def _waiting(node: Node, known: Known, missing: Cause | None) -> str | None:
     if known.node == node.me:
         return node.waiting_for
-    told = known.k3s.waiting_for if known.k3s is not None else None
-    return told or (missing.text if missing is not None else None)
+    return known.k3s.waiting_for if known.k3s is not None and missing is not None else None
 
 
 # This node.
@@ -230,7 +229,9 @@ def _k3s(node: Node, known: Known) -> Cause:
     refs = own_entry(node, known.node, "k3s")
     if record is None:
         return Cause(subject="k3s", text="it has said nothing about k3s", fulfilled=False)
-    text = f"{record.state}" + (f", {record.version}" if record.version else "")
+    heard = known.node in node.directory.present()
+    text = f"{'' if heard else 'it last said: '}{record.state}"
+    text += f", {record.version}" if record.version else ""
     if known.node == node.me and node.order.join:
         text += f"; servers to join: {listed(node.order.join)}"
     if record.waiting_for is not None:
@@ -280,7 +281,8 @@ def _changes(node: Node, given: Given, known: Known, missing: Cause | None) -> t
     token = f"{settings[0].key} at {settings[0].place}" if settings else "the token"
     plan = node.standing.plan
     first = node.directory.name(plan.initialiser) if plan is not None else "a server"
-    near = f"a machine with the same token ({token}) is on, and its network reaches this one"
+    who = f"a machine with the same token ({token})" if known.node == node.me else known.name
+    near = f"{who} is on, and its network reaches this one"
     genesis = "genesis goes on: `meshd explain genesis` says what it waits for"
     ledger = "the exchange of ledgers completes"
     remedies = {

@@ -51,7 +51,7 @@ async def dial(
         raise OnlyOurselves
     if race.winner is None:
         missing = len(addresses) - len(race.answers)
-        silent = [f"{missing} addresses silent"] if missing else []
+        silent = [f"{missing} of {len(addresses)} addresses silent"] if missing else []
         raise DialFailed("; ".join(race.answers + silent) or "no address known")
     return race.winner
 

@@ -78,6 +78,24 @@ def k3s_notes(before: K3sObserved | None, after: K3sObserved) -> list[Note]:
             return []
 
 
+class AddressLog:
+    """Notes who serves the virtual address; a holder that is not known for a while is no change."""
+
+    def __init__(self) -> None:
+        self._holder: str | None = None
+
+    def notes(self, directory: Directory, observed: K3sObserved) -> list[Note]:
+        """Return a line if k3s on this node names another holder than before, in this life."""
+        was, now = self._holder, observed.vip_holder
+        if now is None or now == was:
+            return []
+        self._holder = now
+        names = {k.facts.node_name: k.name for k in directory if k.facts is not None}
+        before = f", before by {names.get(was, was)}" if was is not None else ""
+        text = f"the virtual address is served by {names.get(now, now)}{before}"
+        return [Note(kind="vip_moved" if was is not None else "vip_held", text=text)]
+
+
 def _claim(directory: Directory, plan: ClusterPlan, votes: int) -> str:
     seats = ", ".join(directory.name(seat.node) for seat in plan.seats)
     return (

@@ -35,7 +35,7 @@ from meshd.events import (
 )
 from meshd.node._authority import authority_of
 from meshd.node._batch import durable_first
-from meshd.node._chronicle import genesis_notes, k3s_notes
+from meshd.node._chronicle import AddressLog, genesis_notes, k3s_notes
 from meshd.node._clocks import RECHECK_S, Clocks, judge_clocks
 from meshd.node._health import changed_settings, health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
@@ -114,6 +114,7 @@ class Node:
         self._broken: Counter[NodeId] = Counter()  # Genesis frames at fault, by peer.
         self._clocks = Clocks()
         self._seals = Seals()
+        self._address_log = AddressLog()
         self._registers = OwnRegisters(self.me)
         self._out: list[Effect] = []
         self._started = False
@@ -222,6 +223,7 @@ class Node:
                 self._write(f"node/{self.me}/facts", msgspec.msgpack.encode(facts), now)
             case K3sObserved():
                 self._out += k3s_notes(self.observed, event)
+                self._out += self._address_log.notes(self.directory, event)
                 self.observed = event
                 self._unsettled = True
                 self._from_genesis(

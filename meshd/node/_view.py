@@ -44,7 +44,9 @@ class View:
         match event:
             case Connected(_, path):
                 if not known.connected:
-                    text = f"connected to {known.name} ({path})"
+                    # Of a stranger the name comes with its facts: the id tells who it was.
+                    who = known.name if known.facts is not None else known.node
+                    text = f"connected to {who} ({path})"
                     notes.append(Note(kind="peer_joined", text=text))
                 known.connected, known.path, known.link = True, path, "alive"
             case Disconnected(_, reason):

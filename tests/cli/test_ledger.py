@@ -52,13 +52,22 @@ def test_a_key_that_is_not_there_is_exit_1(meshd: Meshd, daemon: FakeDaemon) -> 
 
 def test_events_are_lines_with_time_kind_and_cause(meshd: Meshd, daemon: FakeDaemon) -> None:
     lines = meshd("events").out.splitlines()
-    assert lines[0].endswith("  started  meshd 0.1.0")
-    assert lines[1].endswith("  role_decided  worker")
+    assert lines[0].endswith("  started         meshd 0.1.0")
+    assert lines[1].endswith("  role_decided    worker")
     assert len(meshd("events", "--since", "10m").out.splitlines()) == 1
     assert len(json.loads(meshd("events", "-o", "json").out)["events"]) == 2
 
 
 def test_following_events_goes_on_from_the_last_one(meshd: Meshd, daemon: FakeDaemon) -> None:
-    lines = meshd("events", "-f", "--since", "0s").out.splitlines()
+    ran = meshd("events", "-f", "--since", "0s")
+    lines = ran.out.splitlines()
     assert daemon.requests == ["/v1/events", "/v1/events?after=2"]
-    assert lines[-1].endswith("  role_decided  worker")
+    assert lines[-1].endswith("  role_decided    worker")
+    # The fake daemon ends its stream: that is said, and is no success.
+    assert ran.code == 3
+    assert ran.err.startswith("error[MESH-7019]: the daemon ended, and so did its events")
+
+
+def test_followed_events_as_json_are_one_line_each(meshd: Meshd, daemon: FakeDaemon) -> None:
+    lines = meshd("events", "-f", "-o", "json").out.splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [1, 2, 1, 2]
