@@ -121,6 +121,11 @@ class K3sCluster:
         """Whether k3s runs here or is to: its ports are its own then, not somebody else's."""
         return self._order.seat != "none" or self._hostinit.look().pid is not None
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether there is a k3s to run; looked up anew each time."""
+        return find_binary(self._paths, os.environ) is not None
+
     def frozen_address(self) -> str | None:
         """Return the address that k3s here was first started with as an agent, if it was."""
         try:

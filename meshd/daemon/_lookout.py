@@ -50,7 +50,8 @@ class Lookout:
         """Return why this machine cannot be a server, as a clause; None if it can, or is."""
         if self.cluster.has_begun:
             return None
-        return ports_problem(taken_ports(SERVER_PORTS)) or self._address_problem()
+        missing = None if self.cluster.is_installed else "k3s is not installed on it"
+        return missing or ports_problem(taken_ports(SERVER_PORTS)) or self._address_problem()
 
     def health(self, plan: ClusterPlan | None) -> tuple[Health, ...]:
         """Return what is wrong now, under the decided plan."""
@@ -68,10 +69,20 @@ class Lookout:
             items += address_item(self._address_problem(), has_address=self.node_ip() is not None)
         if not self.cluster.has_begun:
             items += taken_ports_item(taken_ports(SERVER_PORTS))
+        if not self.cluster.is_installed:
+            items.append(NO_K3S)
         return tuple(items)
 
     def _address_problem(self) -> str | None:
         return read_address_problem(wanted=self.settings.interface, vip=self._vip)
+
+
+NO_K3S = Health(
+    code="MESH-3312",
+    severity="error",
+    message="k3s is not installed on this machine: it gets no seat, and cannot work either",
+    fix="put k3s at /usr/local/bin/k3s, or name it in MESHD_K3S_BIN; meshd finds it by itself",
+)
 
 
 def _held_addresses() -> frozenset[str]:

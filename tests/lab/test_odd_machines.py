@@ -58,6 +58,32 @@ def test_k3s_waits_for_a_clock_of_1970_and_a_jump_later_disturbs_nothing(bench: 
     )
 
 
+def test_a_machine_without_k3s_then_with_one_that_ends_at_once_then_with_a_good_one(
+    bench: Bench,
+) -> None:
+    built = bench.up(nodes=1, control_plane=1, boots=False)
+    k3s = built.places.binaries / "k3s"
+    good = k3s.rename(k3s.with_name("good"))
+    built.start("n1")
+    bench.wait_until("n1 to miss it", lambda: "MESH-3312" in health_codes(built, "n1"))
+    assert waits_for(built, "n1") == "0 of 1 servers found; n1: k3s is not installed on it"
+    k3s.write_text("#!/bin/sh\necho 'no disk for K10ab::server:secret'\n")
+    k3s.chmod(0o755)
+    bench.wait_until(
+        "n1 to quote it",
+        lambda: (
+            waits_for(built, "n1")
+            == "again and again: k3s ended with code 0, saying: no disk for K10…"
+        ),
+    )
+    assert "MESH-3312" not in health_codes(built, "n1")
+    assert k3s_of(built, "n1") == "failed"
+    good.rename(k3s)
+    bench.wait_until_complete(built)
+    assert k3s_of(built, "n1") == "ready"
+    assert len(bench.clusters()) == 1
+
+
 def test_a_copied_disk_makes_a_new_machine_and_the_cluster_forms(bench: Bench) -> None:
     built = bench.up(nodes=3, boots=False)
     built.start("n1")
