@@ -24,8 +24,10 @@ SEEDS ?= 2000
 sim: setup
 	@.venv/bin/python -m simulations.model --seeds $(SEEDS)
 
+# For a part of it: make bench BENCH="--nodes 30 --part idle"
+BENCH ?=
 bench: setup
-	@.venv/bin/python -m simulations.lab bench
+	@.venv/bin/python -m simulations.lab bench $(BENCH)
 
 docs: setup
 	@.venv/bin/python -m pytest -q tests/test_docs.py

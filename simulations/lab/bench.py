@@ -1,22 +1,22 @@
 """Measures the mesh and the ledger with real daemons, beside the targets of the design.
 
 The nodes have `p2p.role: none`: no k3s runs, so what is counted is meshd's own. All daemons share
-this machine's processors with the measuring, so times are upper bounds; the load is recorded.
+this machine's processors with the measuring, so times are upper bounds; the load is recorded, and
+beside the times stand counts, which depend on it less.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import yaml
 
@@ -24,58 +24,48 @@ from meshd.cli.client import Client
 from meshd.errors import MeshdError
 from simulations.lab import laboratory, network
 from simulations.lab.cloudconfig import generate
+from simulations.lab.figures import Figure, as_json, joined, table
+from simulations.lab.gauges import (
+    cpu_s,
+    daemon_of,
+    datagrams,
+    links_made_and_ended,
+    memory_mib,
+    wakeups,
+)
 from simulations.lab.glance import Json
 from simulations.lab.laboratory import Laboratory, Wanted, init_of, run_dir
 from simulations.lab.places import NodePlaces, Places
 from simulations.lab.progress import Checklist
 
 LIMIT_S = 60.0
-_POLL_S = 0.005
-_SETTLE_S = 15.0
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+SETTLED_FOR_S = 20.0
+"""So long the ledgers must be the same and all nodes quiet before the network counts as settled."""
 
+SETTLED_BEACONS_MAX = 2
+"""A node that sends no more in that time beacons at its slow rate, or nearly: the pauses are 2 s at
+first, then 4, 8, 16 and 30 s."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One measured quantity.
+_POLL_S = 0.02  # A look costs a daemon some 4 ms; more of them would slow what they wait for.
 
-    Args:
-        nodes: running while it was measured.
-        values: all samples, in `unit`.
-        shown: which of them the target is about: `max`, `p50`, `p95`, `p99`.
-        target: the most it may be; None where there is none.
-    """
-
-    what: str
-    nodes: int
-    unit: str
-    values: tuple[float, ...]
-    shown: str
-    target: float | None
-
-    @property
-    def value(self) -> float:
-        """The one number of the samples that the target is about."""
-        return percentile(self.values, {"p50": 50, "p95": 95, "p99": 99, "max": 100}[self.shown])
-
-    @property
-    def is_met(self) -> bool | None:
-        """Whether the target is met; None where there is none."""
-        return None if self.target is None else self.value <= self.target
+Part = Literal["start", "cold", "idle", "writes", "newcomers"]
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is measured."""
+    """What is measured and how much of it."""
 
-    sizes: tuple[int, ...] = (3, 10)
+    sizes: tuple[int, ...] = (3, 10, 30)
+    parts: tuple[Part, ...] = PARTS
     starts: int = 3
     newcomers: int = 10
-    writes: int = 100
+    writes: int = 60
     idle_s: float = 60.0
+    settles: bool = True
 
 
-QUICK = Effort(sizes=(3,), starts=1, newcomers=2, writes=5, idle_s=3.0)
+QUICK = Effort(sizes=(3,), starts=1, newcomers=2, writes=5, idle_s=3.0, settles=False)
 
 # From the design of the ledger; by number of nodes.
 _COLD_START_S = {3: 1.0, 10: 1.4, 30: 5.0}
@@ -83,41 +73,39 @@ _WRITE_S = {3: 0.05, 10: 0.1, 30: 0.5}
 _IDLE_KB_S = {3: 0.5, 10: 2.0, 30: 2.5}
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the nearest-rank percentile."""
-    ranked = sorted(values)
-    rank = max(1, -(-len(ranked) * percent // 100))
-    return ranked[int(rank) - 1]
-
-
 def measure(places: Places, effort: Effort, checklist: Checklist) -> tuple[Figure, ...]:
-    """Measure everything; the laboratory is removed again."""
-    figures = list(_measure_start(places, effort))
-    checklist.done(f"{effort.starts} starts of one daemon")
-    for nodes in effort.sizes:
-        for _ in range(effort.starts - 1):
+    """Measure everything that is wanted; the laboratory is removed again."""
+    figures: list[Figure] = []
+    if "start" in effort.parts:
+        figures += _measure_start(places, effort)
+        checklist.done(f"{effort.starts} starts of one daemon")
+    for nodes in effort.sizes if set(effort.parts) - {"start"} else ():
+        starts = effort.starts if "cold" in effort.parts else 1
+        for _ in range(starts - 1):
             with _nodes(places, nodes) as built:
-                figures.append(_cold_start(built, nodes))
+                figures += _cold_start(built, nodes)
         with _nodes(places, nodes, spare=1) as built:
-            figures.append(_cold_start(built, nodes))
-            checklist.done(f"{nodes} nodes: {effort.starts} cold starts")
-            figures += _idle(built, nodes, effort.idle_s)
-            checklist.done(f"{nodes} nodes: {effort.idle_s:.0f} s idle")
-            figures.append(_writes(built, nodes, effort.writes))
-            checklist.done(f"{nodes} nodes: {effort.writes} writes")
-            figures += _newcomers(built, nodes, effort.newcomers)
-            checklist.done(f"{nodes} nodes: {effort.newcomers} newcomers")
-    return _joined(figures)
+            figures += _cold_start(built, nodes)
+            checklist.done(f"{nodes} nodes: {starts} cold starts")
+            figures += _at_work(built, nodes, effort, checklist)
+    return joined(figures)
 
 
-def _joined(figures: Sequence[Figure]) -> tuple[Figure, ...]:
-    """Put the samples of equal figures together."""
-    found: dict[tuple[str, int], Figure] = {}
-    for one in figures:
-        key = (one.what, one.nodes)
-        before = found[key].values if key in found else ()
-        found[key] = Figure(**asdict(one) | {"values": before + one.values})
-    return tuple(found.values())
+def _at_work(
+    built: Laboratory, nodes: int, effort: Effort, checklist: Checklist
+) -> Iterator[Figure]:
+    if "idle" in effort.parts:
+        if effort.settles:
+            yield _settle(built, nodes)
+            checklist.done(f"{nodes} nodes: settled")
+        yield from _idle(built, nodes, effort.idle_s)
+        checklist.done(f"{nodes} nodes: {effort.idle_s:.0f} s idle")
+    if "writes" in effort.parts:
+        yield _writes(built, nodes, effort.writes)
+        checklist.done(f"{nodes} nodes: {effort.writes} writes")
+    if "newcomers" in effort.parts:
+        yield from _newcomers(built, nodes, effort.newcomers)
+        checklist.done(f"{nodes} nodes: {effort.newcomers} newcomers")
 
 
 @contextmanager
@@ -174,46 +162,84 @@ def _listening_since(node: NodePlaces) -> datetime:
     )
 
 
-def _cold_start(built: Laboratory, nodes: int) -> Figure:
-    """Boot all at once; until every node sees all."""
+def _cold_start(built: Laboratory, nodes: int) -> Iterator[Figure]:
+    """Boot all at once; until every node sees all.
+
+    What the processors did until then is the least that any such start takes on this machine.
+    """
     names = built.known.names()[:nodes]
     begun = time.monotonic()
     for name in names:
         built.start(name)
     for name in names:
         _until(f"{name} to see all", partial(_sees, built.node(name), *names))
-    return Figure(
-        what="cold start: all see all",
-        nodes=nodes,
-        unit="s",
-        values=(time.monotonic() - begun,),
-        shown="p50",
-        target=_COLD_START_S.get(nodes),
+    took_s = time.monotonic() - begun
+    busy_s = [cpu_s(daemon_of(built.node(name))) for name in names]
+    links = [links_made_and_ended(built.node(name)) for name in names]
+    least_s = sum(busy_s) / (os.cpu_count() or 1)
+    kinds: tuple[tuple[str, str, list[float], float | None], ...] = (
+        ("cold start: all see all", "s", [took_s], _COLD_START_S.get(nodes)),
+        ("… processor time of all, by processors", "s", [least_s], None),
+        ("… processor time of a node", "s", busy_s, None),
+        ("… links made by a node", "", [float(made) for made, _ in links], None),
     )
+    for what, unit, values, target in kinds:
+        yield Figure(
+            what=what, nodes=nodes, unit=unit, values=tuple(values), shown="p50", target=target
+        )
+
+
+def _settle(built: Laboratory, nodes: int) -> Figure:
+    """Wait until the ledgers stay the same and beacons are sent at their slow rate."""
+    running = [built.node(name) for name in built.known.names()[:nodes]]
+    begun = time.monotonic()
+    while True:
+        before = _roots(running), [datagrams(daemon_of(node)) for node in running]
+        time.sleep(SETTLED_FOR_S)
+        roots, sent = _roots(running), [datagrams(daemon_of(node)) for node in running]
+        most = max(now - then for now, then in zip(sent, before[1], strict=True))
+        if len(roots) == 1 and roots == before[0] and most <= SETTLED_BEACONS_MAX:
+            break
+        if time.monotonic() - begun > 4 * LIMIT_S:
+            raise MeshdError(
+                "MESH-8011",
+                f"{nodes} nodes did not settle within {4 * LIMIT_S:.0f} s",
+                cause=f"{len(roots)} ledgers; a node sent {most} beacons in {SETTLED_FOR_S:.0f} s",
+                fix="see the nodes' logs",
+            )
+    took_s = time.monotonic() - begun
+    return Figure(what="settled after", nodes=nodes, unit="s", values=(took_s,), shown="p50")
+
+
+def _roots(running: Sequence[NodePlaces]) -> set[str]:
+    return {str(_status(node)["ledger"]["root"]) for node in running}
 
 
 def _idle(built: Laboratory, nodes: int, idle_s: float) -> Iterator[Figure]:
-    """Count bytes and processor time while nothing happens."""
-    time.sleep(min(_SETTLE_S, idle_s))
+    """Count bytes, processor time and wake-ups while nothing happens."""
     running = [built.node(name) for name in built.known.names()[:nodes]]
-    pids = [_daemon_of(node) for node in running]
-    begun = time.monotonic()
-    bytes_before = [network.received_bytes(node) for node in running]
-    cpu_before = [_cpu_s(pid) for pid in pids]
+    pids = [daemon_of(node) for node in running]
+
+    def readings() -> list[list[float]]:
+        return [
+            [network.received_bytes(node) / 1000 for node in running],
+            [100 * cpu_s(pid) for pid in pids],
+            [float(wakeups(pid)) for pid in pids],
+        ]
+
+    begun, before = time.monotonic(), readings()
     time.sleep(idle_s)
-    took_s = time.monotonic() - begun
-    received = [
-        (network.received_bytes(node) - before) / took_s / 1000
-        for node, before in zip(running, bytes_before, strict=True)
-    ]
-    cpu = [
-        100 * (_cpu_s(pid) - before) / took_s for pid, before in zip(pids, cpu_before, strict=True)
-    ]
+    took_s, after = time.monotonic() - begun, readings()
+    received, busy, woken = (
+        [(now - then) / took_s for now, then in zip(of_now, of_then, strict=True)]
+        for of_now, of_then in zip(after, before, strict=True)
+    )
     kinds: tuple[tuple[str, str, list[float], float | None], ...] = (
         ("idle, received per node", "KB/s", received, _IDLE_KB_S.get(nodes)),
-        ("idle, processor per node", "% of a core", cpu, 0.5),
-        ("resident memory per node", "MiB", [_memory_mib(pid, "Rss") for pid in pids], 120.0),
-        ("… its share of shared pages", "MiB", [_memory_mib(pid, "Pss") for pid in pids], None),
+        ("idle, processor per node", "% of a core", busy, 0.5),
+        ("idle, wake-ups per node", "/s", woken, None),
+        ("resident memory per node", "MiB", [memory_mib(pid, "Rss") for pid in pids], 120.0),
+        ("… its share of shared pages", "MiB", [memory_mib(pid, "Pss") for pid in pids], None),
     )
     for what, unit, values, target in kinds:
         yield Figure(
@@ -266,7 +292,8 @@ def _newcomers(built: Laboratory, nodes: int, newcomers: int) -> Iterator[Figure
         built.wipe(spare)
         for other in others:
             _until("all to miss it", partial(_misses, other, spare))
-    for shown, target in (("p50", 0.5), ("p95", 1.2)):
+    targets: tuple[tuple[Literal["p50", "p95"], float], ...] = (("p50", 0.5), ("p95", 1.2))
+    for shown, target in targets:
         for what, values in (("newcomer sees all", sees), ("newcomer is seen by all", seen)):
             yield Figure(
                 what=f"{what}, {shown}",
@@ -323,54 +350,6 @@ def _client(node: NodePlaces) -> Client:
     init = init_of(node)
     assert init is not None, f"{node.name} is down"
     return Client(run_dir(init))
-
-
-def _daemon_of(node: NodePlaces) -> int:
-    init = init_of(node)
-    children = Path(f"/proc/{init}/task/{init}/children").read_text(encoding="ascii").split()
-    return int(children[0])
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
-
-
-def _memory_mib(pid: int, kind: str) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{kind}:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError(kind)
-
-
-def table(figures: Sequence[Figure]) -> str:
-    """Return the figures beside their targets, for people."""
-    lines = [f"{'':<34}{'nodes':>5}  {'measured':>22}  {'median':>8}  {'target':>8}"]
-    for one in figures:
-        measured = f"{one.shown} {one.value:.3g} {one.unit}"
-        target = "" if one.target is None else f"{one.target:g}"
-        verdict = {True: "met", False: "MISSED", None: ""}[one.is_met]
-        median = statistics.median(one.values)
-        lines.append(
-            f"{one.what:<34}{one.nodes:>5}  {measured:>22}  {median:>8.3g}  {target:>8}  {verdict}"
-        )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def as_json(figures: Sequence[Figure], load: Mapping[str, float]) -> Json:
-    """Return everything measured, and where."""
-    return {
-        "api_version": "meshd/v1",
-        "kind": "Bench",
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "cpus": os.cpu_count(),
-            "kernel": platform.release(),
-            "python": platform.python_version(),
-            "load": dict(load),
-        },
-        "figures": [asdict(one) | {"value": one.value, "met": one.is_met} for one in figures],
-    }
 
 
 def run(places: Places, effort: Effort, output: Path) -> int:

@@ -241,18 +241,29 @@ def audit() -> int:
 
 @demo.command()
 @click.option("--quick", is_flag=True, help="Few samples at 3 nodes: to see that it works.")
-@click.option("--nodes", "sizes", type=int, multiple=True, help="Instead of 3 and 10.")
+@click.option("--nodes", "sizes", type=int, multiple=True, help="Instead of 3, 10 and 30.")
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(measurements.PARTS),
+    multiple=True,
+    help="Only this; may be repeated.",
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("build/bench.json"),
     show_default=True,
 )
-def bench(output: Path, sizes: tuple[int, ...], *, quick: bool) -> int:
+def bench(
+    output: Path, sizes: tuple[int, ...], parts: tuple[measurements.Part, ...], *, quick: bool
+) -> int:
     """Measure the mesh beside its targets; prints a table, writes JSON."""
     effort = measurements.QUICK if quick else measurements.Effort()
     if sizes:
         effort = replace(effort, sizes=sizes)
+    if parts:
+        effort = replace(effort, parts=parts)
     return measurements.run(_places(), effort, output)
 
 

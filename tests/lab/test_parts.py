@@ -14,7 +14,7 @@ import yaml
 from meshd.config import parse_token
 from meshd.errors import ConfigError, MeshdError
 from simulations.lab import cloudconfig, kernel, record, removal
-from simulations.lab.bench import Figure, as_json, percentile, table
+from simulations.lab.figures import Figure, as_json, joined, percentile, table
 from simulations.lab.glance import Glance, as_table
 from simulations.lab.glance import as_json as glance_json
 from simulations.lab.laboratory import Laboratory, node_environment
@@ -173,7 +173,11 @@ def test_a_missed_target_shows() -> None:
     missed = Figure(what="b", nodes=3, unit="s", values=(0.1, 0.9), shown="p99", target=0.5)
     free = Figure(what="c", nodes=3, unit="s", values=(0.1,), shown="p50", target=None)
     rows = table([met, missed, free]).splitlines()[1:]
-    assert [row.split()[-1] for row in rows] == ["met", "MISSED", "0.1"]
+    assert [row.split("  ")[-1].strip() for row in rows] == [
+        "met", "MISSED by 0.4 s (80 %)", "0.1 - 0.1 - 0.1",
+    ]  # fmt: skip
+    assert "0.1 - 0.5 - 0.9" in rows[1]
+    assert joined([met, free, met])[0].values == (0.1, 0.2, 0.1, 0.2)
     figures = as_json([met, missed, free], {"before": 0.0})["figures"]
     assert [figure["met"] for figure in figures] == [True, False, None]
 

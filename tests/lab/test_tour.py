@@ -81,6 +81,6 @@ def test_the_benchmark_measures_every_quantity(bench: Bench, tmp_path: Path) -> 
     assert run.code == 0, run.err
     found = json.loads(output.read_text(encoding="utf-8"))
     whats = [figure["what"] for figure in found["figures"]]
-    assert len(whats) == len(set(whats)) == 12
+    assert len(whats) == len(set(whats)) == 16
     assert all(figure["value"] > 0 for figure in found["figures"])
     assert all(what in run.out for what in whats)
