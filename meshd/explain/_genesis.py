@@ -80,7 +80,8 @@ def _not_counted(node: Node, state: GenesisState) -> list[Cause]:
             text=f"{node.directory.name(one.node)} is not counted: {one.reason}",
             entries=own_entry(node, one.node, "facts"),
         )
-        for one in state.excluded
+        for one in sorted(state.excluded, key=lambda one: node.directory.name(one.node))
+        if one.node != node.me or not state.problems  # Then the problem says it.
     ]
 
 
@@ -192,7 +193,9 @@ def _changes(node: Node, state: GenesisState) -> tuple[str, ...]:
     if _over(state):
         return ("all machines start afresh with a new token: a decided slot never changes",)
     if state.phase.startswith("halted"):
-        return tuple(f"{problem.fix} ({problem.code})" for problem in state.problems)
+        return tuple(
+            f"what {problem.code} asks for is done: {problem.fix}" for problem in state.problems
+        )
     if state.plan is not None:
         first = node.directory.name(state.plan.initialiser)
         needed = "k3s comes up on the control plane" if _started(state) else f"{first} proposes"

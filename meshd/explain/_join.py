@@ -131,11 +131,12 @@ def _connected(node: Node, given: Given) -> list[Cause]:
 def _synchronised(node: Node) -> Cause:
     peers = names(node, node.replica.caught_up)
     linked = any(known.connected for known in node.directory.others())
+    why = "the first exchange of ledgers is not complete" if linked else "there is no connection"
     return Cause(
         subject="synchronised",
         text=f"with {listed(peers)}: all they held is here; {len(node.replica.entries)} entries"
         if peers
-        else "with nobody: the first exchange of ledgers is not complete",
+        else f"with nobody: {why}",
         fulfilled=bool(peers) if linked else None,
     )
 
@@ -283,6 +284,8 @@ def _changes(node: Node, given: Given, known: Known, missing: Cause | None) -> t
     first = node.directory.name(plan.initialiser) if plan is not None else "a server"
     who = f"a machine with the same token ({token})" if known.node == node.me else known.name
     near = f"{who} is on, and its network reaches this one"
+    if known.node == node.me and given.foreign:
+        near += "; or those of the other network get this token (`meshd token inspect` compares)"
     genesis = "genesis goes on: `meshd explain genesis` says what it waits for"
     ledger = "the exchange of ledgers completes"
     remedies = {

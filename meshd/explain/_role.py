@@ -29,13 +29,15 @@ _WISHES = {
 def explain_role(node: Node, given: Given, whose: NodeId) -> Explanation:
     """Return why `whose` is what it is, as `node` knows it."""
     known, plan = node.directory.find(whose) or Known(node=whose), node.standing.plan
-    ranking = rank(node.candidates(), control_plane=node.bounds.control_plane, vip=node.vip)
+    running = _running(node)
+    ranking = rank(running, control_plane=node.bounds.control_plane, vip=node.vip)
     causes = [
         _size(node, given),
         *_wish(node, given, known),
         *_machine(node, known),
         _order(node, ranking, plan),
         *_refused(node, ranking, whose),
+        *_left_out(node, running, whose),
         *_plan(node, known, plan),
     ]
     role = role_of(node, whose, known.facts.role_wish) if known.facts is not None else None
@@ -95,12 +97,45 @@ def _machine(node: Node, known: Known) -> tuple[Cause, ...]:
     )
 
 
+def _running(node: Node) -> tuple[Candidate, ...]:
+    """Return those among whom a plan chooses; of a decided one that is not known any more: all."""
+    if node.standing.plan is not None:
+        return node.candidates()
+    voters, present = node.genesis.state.voters, node.directory.present()
+    return tuple(c for c in node.candidates() if c.node in voters and c.node in present)
+
+
+def _left_out(node: Node, running: tuple[Candidate, ...], whose: NodeId) -> list[Cause]:
+    """Return why some are not ranked at all, the node that was asked for first."""
+    ranked = {candidate.node for candidate in running}
+    reasons = {one.node: one.reason for one in node.genesis.state.excluded}
+    left_out = [c for c in node.candidates() if c.node not in ranked]
+    return [
+        Cause(
+            subject="not ranked",
+            text=f"{c.shown}: {reasons.get(c.node) or _absence(node, c)}",
+            entries=own_entry(node, c.node, "facts"),
+        )
+        for c in sorted(left_out, key=lambda c: (c.node != whose, c.shown, c.node))
+    ]
+
+
+def _absence(node: Node, candidate: Candidate) -> str:
+    if candidate.wish in ("worker", "none"):
+        return f"its p2p.role is {candidate.wish}"
+    if not candidate.may_vote:
+        return "it may not vote"
+    return "it votes" if candidate.node in node.directory.present() else "it is not reached"
+
+
 def _order(node: Node, ranking: Ranking, plan: ClusterPlan | None) -> Cause:
     seats = node.bounds.control_plane
     first, rest = ranking.eligible[:seats], ranking.eligible[seats:]
     text = f"those who may hold a seat, best first: {_ranked(first)}"
     text += f" | {_ranked(rest)}" if rest else ""
     text += " (by p2p.role, memory, cores, and last the node id)"
+    if plan is None and len(first) < seats:
+        text += f"; {seats} are needed"
     if plan is not None and {c.node for c in first} != {seat.node for seat in plan.seats}:
         text += "; the plan was made from those who were there then"
     return Cause(subject="ranking", text=text)

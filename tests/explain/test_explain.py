@@ -14,7 +14,7 @@ import pytest
 
 from ledger import NodeId
 from meshd.cli.explain import shown
-from meshd.events import Connected, K3sObserved
+from meshd.events import Connected, Disconnected, K3sObserved
 from meshd.explain import (
     TOPICS,
     Cause,
@@ -121,6 +121,19 @@ def test_a_machine_that_may_hold_no_seat_is_told_why() -> None:
     assert cause(genesis, "part").text == (
         "n6 is not counted as a voter; its signature is in no record"
     )
+
+
+def test_before_a_plan_only_voters_that_are_here_are_ranked() -> None:
+    node = node_in(world_after(20.0, machines=2), 0)
+    found = explain(node, GIVEN, "role", None)
+    assert cause(found, "ranking").text.endswith("and last the node id); 3 are needed")
+    world = world_after(20.25, machines=2)  # One that no other test sees.
+    node = node_in(world, 0)
+    moment = world.machines[0].moment(world.timeline.now)
+    node.handle(Disconnected(world.machines[1].node, "the cable"), moment)
+    found = explain(node, GIVEN, "role", "n2")
+    assert cause(found, "not ranked").text == "n2: it is not reached"
+    assert "n2" not in cause(found, "ranking").text
 
 
 def test_a_voter_that_did_not_sign_is_named() -> None:
