@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ledger import NodeId
 from roles._attempt import Attempt
 from roles._election import NotYet
-from roles._electorate import Electorate, HaltReason, machines
+from roles._electorate import Electorate, HaltReason, is_willing, machines
 from roles._journal import Memory
 from roles._nomination import Nomination
 from roles._records import Claim, Decision, Done, done_voters_min
@@ -142,7 +142,8 @@ def _waiting_for_voters(view: View) -> str:
     names = view.names(candidate.node for candidate in here)
     seen = f"{len(here)} of {quorum} voters seen" + (f" ({names})" if names else "")
     if not view.nomination.enough:
-        return f"{seen}: {_more(quorum - len(here))} with this token must be reachable"
+        more = f"{_more(quorum - len(here))} with this token must be reachable"
+        return f"{seen}: {more}{_unwilling(view.candidates)}"
     plan = view.nomination.plan
     if isinstance(plan, NotYet):
         return plan.reason
@@ -152,6 +153,18 @@ def _waiting_for_voters(view: View) -> str:
     if found < view.bounds.nodes_max:
         return f"{seen}: a moment for the other machines of {view.bounds.nodes_max}, then a plan"
     return f"{seen}: {view.name(plan.initialiser)} to propose a plan"
+
+
+def _unwilling(candidates: Sequence[Candidate]) -> str:
+    """Say who is known and cannot be the one that is missing."""
+    idle = [
+        f"{c.shown} does not vote: its role is {c.wish}"
+        if c.wish in ("worker", "none")
+        else f"{c.shown} may not vote"
+        for c in sorted(candidates, key=lambda c: c.shown)
+        if not is_willing(c)
+    ]
+    return f" ({'; '.join(idle)})" if idle else ""
 
 
 def _more(count: int) -> str:

@@ -1,17 +1,23 @@
-"""Machines that are not what they seem: wrong clocks, copied disks, one identity alive twice."""
+"""Machines that are not what they seem: wrong clocks, copied disks, no k3s, another token."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
+import yaml
 
 from meshd.clock import read_moment
-from simulations.lab.laboratory import Laboratory
+from simulations.lab.laboratory import Laboratory, init_of
 from tests.lab.conftest import Bench
-from tests.lab.test_troubles import health_codes, k3s_of, status_of
+from tests.lab.test_troubles import health_codes, k3s_of, log_of, status_of
 
 pytestmark = pytest.mark.lab
 
@@ -81,7 +87,35 @@ def test_a_machine_without_k3s_then_with_one_that_ends_at_once_then_with_a_good_
     good.rename(k3s)
     bench.wait_until_complete(built)
     assert k3s_of(built, "n1") == "ready"
+    check_that_another_token_is_refused(bench, built)
     assert len(bench.clusters()) == 1
+
+
+def check_that_another_token_is_refused(bench: Bench, built: Laboratory) -> None:
+    """On a formed node the daemon refuses another network's token, and k3s runs on meanwhile."""
+    bench.may_exit = {"n1"}
+    node = built.node("n1")
+    before = k3s_process(built, "n1")
+    ours = node.cloud_config.read_text()
+    token = yaml.safe_load(ours)["p2p"]["network_token"]
+    command = [sys.executable, "-m", "meshd.cli", "token", "new", "--control-plane=1", "--nodes=1"]
+    other = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    node.cloud_config.write_text(ours.replace(token, other))
+    end_daemon(built, "n1")
+    bench.wait_until("n1 to refuse it", lambda: "error[MESH-2014]" in log_of(node))
+    assert "this machine's state is of network" in log_of(node)
+    node.cloud_config.write_text(ours)
+    bench.wait_until("n1 to go on", lambda: k3s_of(built, "n1") == "ready")
+    assert k3s_process(built, "n1") == before
+
+
+def end_daemon(built: Laboratory, name: str) -> None:
+    """End the daemon alone, as a service manager would; it is started again 5 s later."""
+    init = init_of(built.node(name))
+    assert init is not None
+    children = Path(f"/proc/{init}/task/{init}/children").read_text().split()
+    (daemon,) = [c for c in children if Path(f"/proc/{c}/comm").read_text() == "meshd\n"]
+    os.kill(int(daemon), signal.SIGTERM)
 
 
 def test_a_copied_disk_makes_a_new_machine_and_the_cluster_forms(bench: Bench) -> None:

@@ -101,6 +101,14 @@ def test_other_settings_of_k3s_are_named_by_key_and_the_machine_becomes_a_worker
     assert node_of(five, 2).phase == "steady"
 
 
+def test_a_worker_among_too_few_voters_is_named_by_those_who_wait() -> None:
+    world = network(n2={"role_wish": "worker"})
+    assert node_of(world, 1).waiting_for == (
+        "2 of 3 voters seen (n1, n3): one more machine with this token must be reachable (n2 does "
+        "not vote: its role is worker)"
+    )
+
+
 def test_machines_of_one_hostname_are_told_apart() -> None:
     world = network(THREE, **{f"n{number}": {"name": "localhost"} for number in (1, 2, 3)})
     names = [machine.facts.node_name for machine in world.machines]

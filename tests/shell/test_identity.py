@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ledger import NodeId
+from meshd import identity
 from meshd.errors import MeshdError
 from meshd.identity import (
     hardware_identifiers,
@@ -64,6 +65,19 @@ def test_a_cloned_disk_gets_a_new_identity_and_keeps_the_old_state_aside(tmp_pat
     assert settled(tmp_path) != before
     assert (tmp_path / "k3s").is_dir(), "a supervisor may be running in it"
     assert set_aside_if_cloned(tmp_path, ("another machine",)) is None
+
+
+def test_a_machine_is_known_by_its_hardware_and_not_by_its_machine_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are cloned with /etc/machine-id, and a placeholder of a vendor is no identifier."""
+    monkeypatch.setattr(identity, "_DMI", tmp_path)
+    monkeypatch.setattr(identity, "_DEVICE_TREE_SERIAL", tmp_path / "serial-number")
+    monkeypatch.setattr(identity, "_NETWORK", tmp_path / "net")
+    assert hardware_identifiers({}) == ()
+    (tmp_path / "product_uuid").write_text("4C4C4544-0042-3510-8051-B4C04F4A5331\n")
+    (tmp_path / "board_serial").write_text("To be filled by O.E.M.\n")
+    assert hardware_identifiers({}) == ("product_uuid:4c4c4544-0042-3510-8051-b4c04f4a5331",)
 
 
 def test_a_machine_with_one_new_part_keeps_its_identity(tmp_path: Path) -> None:
