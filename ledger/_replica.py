@@ -7,7 +7,7 @@ that others have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from types import MappingProxyType
 from typing import assert_never
@@ -24,6 +24,7 @@ from ledger._limits import (
     TokenBucket,
 )
 from ledger._messages import BadFrame, Bulk, Digests, More, Pull, Push, Root, decode_frame
+from ledger._passing import Passing
 from ledger._policy import Authority, Verdict
 from ledger._registers import Register, Registers
 from ledger._sync import Sync, push_frames
@@ -65,6 +66,7 @@ class Replica:
             assert entry.network == network
             self._registers.merge(entry)
         self._sync = Sync(signer.node_id, self._registers, rng, now.at)
+        self._passing = Passing(rng)
         self._rejected: dict[NodeId, int] = {}
         self._pushed: dict[NodeId, TokenBucket] = {}
         self._written: dict[str, None] = {}  # Keys that this node wrote since it started.
@@ -87,9 +89,10 @@ class Replica:
     @property
     def deadline(self) -> Instant:
         """When `tick` next has something to do; in the past if it has something to do now."""
+        soonest = min(self._sync.deadline, self._passing.deadline)
         if not self._contested:
-            return self._sync.deadline
-        return min(self._sync.deadline, self._reissued.ready_at(1.0, self._at))
+            return soonest
+        return min(soonest, self._reissued.ready_at(1.0, self._at))
 
     @property
     def caught_up(self) -> tuple[NodeId, ...]:
@@ -163,6 +166,7 @@ class Replica:
     def disconnected(self, peer: NodeId) -> None:
         """Forget a neighbour."""
         self._sync.disconnected(peer)
+        self._passing.forget(peer)
 
     def receive(self, peer: NodeId, frame: bytes, now: Moment) -> list[Effect]:
         """Take in one frame of a peer. Whatever the bytes are, nothing is raised."""
@@ -194,7 +198,7 @@ class Replica:
     def tick(self, now: Moment) -> list[Effect]:
         """Do what is due; harmless at any time."""
         self._at = now.at
-        return [*self._reissue(now), *self._sync.tick(now.at)]
+        return [*self._reissue(now), *self._pass_on(now), *self._sync.tick(now.at)]
 
     def _publish(self, key: str, value: bytes | None, now: Moment) -> list[Effect]:
         held = self._registers.find(self._signer.node_id, key)
@@ -223,18 +227,31 @@ class Replica:
     def _spread(
         self, entries: Iterable[Entry], now: Moment, origin: NodeId | None = None
     ) -> list[Effect]:
-        """Store and pass on entries that were merged just now; `origin` has them already."""
+        """Store entries that were merged just now; own ones are pushed, others' passed on later.
+
+        Args:
+            entries: the news.
+            now: the time.
+            origin: who sent them, and so has them already; None if this node wrote them.
+        """
         news = tuple(entries)
         if not news:
             return []
-        effects: list[Effect] = [Store(news)]
         peers = [peer for peer in self._sync.peers if peer != origin]
+        if origin is not None:
+            self._passing.add(news, peers, now.at)
+            return [Store(news)]
+        return [Store(news), *(push for peer in peers for push in self._push(peer, news, now))]
+
+    def _pass_on(self, now: Moment) -> list[Effect]:
+        due = self._passing.due(now.at)
+        return [push for peer, news in due for push in self._push(peer, news, now)]
+
+    def _push(self, peer: NodeId, news: Sequence[Entry], now: Moment) -> list[Transmit]:
         if len(news) > _PUSHED_ON_MAX:
-            self._sync.owe(peers, Instant(now.at + self._rng.uniform(*_ASKED_AFTER_S)))
-            return effects
-        frames = push_frames(map(encode_entry, news))
-        effects.extend(Transmit(peer, frame) for peer in peers for frame in frames)
-        return effects
+            self._sync.owe([peer], Instant(now.at + self._rng.uniform(*_ASKED_AFTER_S)))
+            return []
+        return [Transmit(peer, frame) for frame in push_frames(map(encode_entry, news))]
 
     def _learn(
         self, peer: NodeId, encoded: Iterable[bytes], now: Moment, *, pushed: bool
@@ -270,6 +287,7 @@ class Replica:
             BadEntry: the peer should not have sent this.
         """
         claim = parse_entry(encoded, self._network)
+        self._passing.seen(peer, claim)
         held = self._registers.find(claim.author, claim.key)
         if held is not None and not self._is_of_interest(claim, held):
             return None

@@ -17,7 +17,7 @@ from ledger import (
     sign_entry,
 )
 from ledger._limits import AUTHOR_KEYS_MAX
-from ledger._messages import Push, Root, decode_frame, encode_frame
+from ledger._messages import Push, Root, encode_frame
 from tests.ledger.world import NETWORK, World, entry_of, lone_world, moment, push, signer_of
 
 
@@ -55,20 +55,6 @@ def test_a_deleted_value_is_gone_and_its_tombstone_spreads() -> None:
     assert world.replicas[1].get(key) == ()
     assert world.replicas[1].entries[world.ids[0], key].value is None
     assert world.replicas[0].delete(f"node/{world.ids[0]}/never", world.now) == []
-
-
-def test_news_is_passed_on_once_and_not_back() -> None:
-    world = World(4)
-    for a, b in ((0, 1), (1, 2), (1, 3), (2, 3)):
-        world.link(a, b)
-    world.settle()
-    world.write(0, "facts", b"v")
-    pushes = 0
-    while world.frames:
-        pushes += isinstance(decode_frame(world.frames[0].content), Push)
-        world.deliver()
-    assert world.converged
-    assert pushes == 1 + 2 + 2  # 0 to 1; 1 to 2 and 3; those two to each other, where it ends.
 
 
 def test_several_authors_of_one_key_stand_side_by_side() -> None:

@@ -26,6 +26,7 @@ from ledger import (
     sign_entry,
 )
 from ledger._messages import Pull, Push, decode_frame, encode_frame
+from ledger._passing import PASSED_ON_AFTER_S
 
 NETWORK = "oak-7f3a9c12"
 EPOCH_MS = 1_700_000_000_000
@@ -164,7 +165,7 @@ class World:
                 self.perform(index, replica.tick(self.now))
 
     def settle(self) -> None:
-        """Deliver everything in order, with what is due now, until the world is silent."""
+        """Deliver everything in order, with what is due in a moment, until the world is silent."""
         self.tick()
         delivered = 0
         while self.frames:
@@ -172,7 +173,17 @@ class World:
             assert delivered <= SILENT_AFTER_FRAMES, "a conversation that does not end"
             self.deliver()
             if not self.frames:
-                self.tick()
+                self.wait_a_moment()
+
+    def wait_a_moment(self) -> None:
+        """Do what is due, and what is to be passed on in a moment."""
+        self.tick()
+        while not self.frames and (due := self._next_due()) <= self.at + PASSED_ON_AFTER_S[1]:
+            self.at = max(self.at, due)
+            self.tick()
+
+    def _next_due(self) -> float:
+        return min(replica.deadline for replica in self.replicas)
 
     def settle_until_pull(self, index: int) -> None:
         """Deliver everything until a node's `Pull` is under way; it is not delivered."""
@@ -186,7 +197,7 @@ class World:
         """Deliver everything, then let time pass from deadline to deadline."""
         end = self.at + seconds
         self.settle()
-        while (due := min(replica.deadline for replica in self.replicas)) <= end:
+        while (due := self._next_due()) <= end:
             self.at = max(self.at, due)
             self.settle()
         self.at = end
