@@ -24,6 +24,7 @@ VERBS = {
     "demo": ("demo", "demo", "Run real daemons in a laboratory on this machine."),
     "events": ("events", "events", "Show what happened, with causes."),
     "explain": ("explain", "explain", "Say why: roles, genesis, error codes."),
+    "k3s-gate": ("k3s_gate", "k3s_gate", "Say whether k3s may start on this node now."),
     "ledger": ("ledger", "ledger", "Read the replicated ledger."),
     "status": ("status", "status", "Show the cluster as this node sees it."),
     "token": ("token", "token", "Make and inspect tokens."),

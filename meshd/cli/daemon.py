@@ -6,13 +6,7 @@ from pathlib import Path
 
 import click
 
-KAIROS_MARK = Path("/etc/kairos-release")
-"""Kairos keeps /usr/local across reboots and upgrades, but not /var."""
-
-
-def state_dir_default() -> Path:
-    """Return where state survives a reboot on this kind of host."""
-    return Path("/usr/local/.meshd" if KAIROS_MARK.exists() else "/var/lib/meshd")
+from meshd.cli.state_dir import state_dir_option
 
 
 @click.command()
@@ -24,14 +18,7 @@ def state_dir_default() -> Path:
     type=click.Path(path_type=Path),
     help="Cloud-config file or folder; may be repeated. Replaces the default folders.",
 )
-@click.option(
-    "--state-dir",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    default=state_dir_default,
-    show_default="/var/lib/meshd; on Kairos /usr/local/.meshd",
-    help="Where identity and database are kept; it must survive a reboot.",
-)
+@state_dir_option
 @click.option(
     "--run-dir",
     metavar="DIR",

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import msgspec
-import yaml
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ledger import NodeId
-from meshd.cluster import manifests
+from meshd.cluster import gate, manifests
+from meshd.cluster.configuration import other_configuration
 from meshd.cluster.kubevip import Interface
 from meshd.cluster.mark import (
     Disk,
@@ -133,7 +133,9 @@ class Groundwork:
         make_folder(self.paths.drop_in.parent)
         files = other_configuration(self.paths)
         given = {key.removesuffix("+") for _, keys in files for key in keys or ()}
-        write_whole(self.paths.drop_in, drop_in(order, self.settings, machine, given=given))
+        content = drop_in(order, self.settings, machine, given=given)
+        write_whole(self.paths.drop_in, content)
+        gate.grant(self.state_dir, self._permit(order, plan, node_ip, gate.digest(content)))
         return launch(order, self.settings, machine, begun=mark.begun)
 
     def tokens(self, order: ClusterOrder) -> Tokens | Obstacle:
@@ -195,7 +197,8 @@ class Groundwork:
         assert order.seat != "none"
         against = objection(
             disk,
-            plan=order.plan,
+            cluster_id=order.plan.cluster_id,
+            alone=len(order.plan.seats) == 1,
             seat=order.seat,
             formed=order.formed,
             node_name=self.node_name,
@@ -239,6 +242,24 @@ class Groundwork:
         mark = msgspec.structs.replace(mark, begun=mark.begun or disk.has_etcd)
         write_mark(self.paths.server, mark)
         return mark
+
+    def _permit(
+        self, order: ClusterOrder, plan: ClusterPlan, node_ip: str | None, digest: str
+    ) -> gate.Permit:
+        assert order.seat != "none"
+        return gate.Permit(
+            cluster_id=plan.cluster_id,
+            generation=plan.generation,
+            seat=order.seat,
+            formed=order.formed,
+            leased=order.lease_until is not None,
+            alone=len(plan.seats) == 1,
+            node_name=self.node_name,
+            node_ip=node_ip,
+            config_dir=str(self.paths.config_dir),
+            data_dir=str(self.paths.data_dir),
+            drop_in_sha256=digest,
+        )
 
     def _write_authorities(self) -> None:
         make_folder(self.paths.tls / "etcd", mode=0o700)
@@ -300,28 +321,6 @@ def find_binary(paths: K3sPaths, environment: Mapping[str, str]) -> Path | None:
     named = environment.get("MESHD_K3S_BIN")
     found = named or shutil.which("k3s", path=environment.get("PATH")) or "/usr/local/bin/k3s"
     return Path(found).absolute() if os.access(found, os.X_OK) else None
-
-
-def other_configuration(paths: K3sPaths) -> Iterator[tuple[str, list[str] | None]]:
-    """Yield (path, keys) of k3s' configuration files that are not meshd's.
-
-    The keys are those of all documents of the file; None: the file cannot be read as YAML here,
-    which says nothing about what k3s reads in it.
-
-    Raises:
-        OSError: a file cannot be read at all.
-    """
-    drop_ins = sorted(paths.drop_in.parent.glob("*.y*ml"))
-    for path in [paths.config, *drop_ins]:
-        if path == paths.drop_in or not path.is_file():
-            continue
-        try:
-            documents = list(yaml.safe_load_all(path.read_bytes()))
-        except (yaml.YAMLError, ValueError):  # ValueError: such as a date that there is not.
-            yield str(path), None
-        else:
-            mappings = [document for document in documents if isinstance(document, dict)]
-            yield str(path), [str(key) for mapping in mappings for key in mapping]
 
 
 def users_manifests(paths: K3sPaths) -> list[str]:

@@ -43,6 +43,7 @@ class Held:
         blocked: a path that must exist before it is started, and does not.
         cluster: the id of the cluster whose k3s runs, or is to be started when it may.
         unleased: too little is left of the forming lease to start it.
+        refused: why the gate did not let it start, as a sentence.
         lease_until: CLOCK_BOOTTIME until which that cluster may run: infinite without a limit, 0
             if nothing was allowed in this boot; None without a cluster.
         down: an order to stop that cluster is carried out.
@@ -54,6 +55,7 @@ class Held:
     blocked: str | None
     cluster: str | None = None
     unleased: bool = False
+    refused: str | None = None
     lease_until: Instant | None = None
     down: bool = False
 
@@ -101,6 +103,7 @@ class OwnProcess:
         folder: the supervisor's, on a disk that no service manager clears while the daemon is down.
         back_off_s: pause before k3s is started again.
         grace_s: between SIGTERM and SIGKILL.
+        gate: a command that says, given k3s' command line, whether it may start; none by default.
     """
 
     def __init__(
@@ -109,8 +112,10 @@ class OwnProcess:
         *,
         back_off_s: float = supervisor.BACK_OFF_S,
         grace_s: float = supervisor.GRACE_S,
+        gate: tuple[str, ...] = (),
     ) -> None:
         self._folder = folder
+        self._gate = gate
         self._pace: dict[str, object] = {"back_off_s": back_off_s, "grace_s": grace_s}
         self._log = folder / "k3s.log"
         self._log_from = _size(self._log)
@@ -123,6 +128,8 @@ class OwnProcess:
             "needs": [str(path) for path in launch.needs],
             "keeps": [str(path) for path in launch.keeps],
             "leased": launch.leased,
+            "formed": launch.formed,
+            "gate": [*self._gate, *launch.argv] if self._gate else [],
         } | self._pace
         await self._order(order)
 
@@ -156,6 +163,7 @@ class OwnProcess:
             blocked=report.get("blocked"),
             cluster=cluster,
             unleased=report.get("unleased", False),
+            refused=report.get("refused"),
             lease_until=Instant(lease.deadline(self._folder, cluster)) if cluster else None,
             down=running is None and report.get("down", False),
         )

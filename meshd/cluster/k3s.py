@@ -224,7 +224,7 @@ class AgentApi:
 
 def voters_of(db_info: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the node names of the voting members in `/db/info`, sorted; learners are none."""
-    names = [m["name"] for m in db_info["members"] if not m.get("isLearner")]
+    names = [m.get("name", "") for m in db_info["members"] if not m.get("isLearner")]
     matches = [_MEMBER.fullmatch(name) for name in names]  # A joining member has no name yet.
     return tuple(sorted(match["node"] for match in matches if match is not None))
 
@@ -236,7 +236,7 @@ def members_of(db_info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """
     found = []
     for member in db_info["members"]:
-        match = _MEMBER.fullmatch(member["name"])
+        match = _MEMBER.fullmatch(member.get("name", ""))
         urls = member.get("peerURLs") or [""]
         found.append((match["node"] if match is not None else "", urlsplit(urls[0]).hostname or ""))
     return tuple(sorted(found))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ledger import Instant, Moment, NodeId
-from meshd.cluster import kubevip
+from meshd.cluster import gate, kubevip
 from meshd.cluster.aside import aside_folder, set_aside
 from meshd.cluster.course import Course
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
@@ -55,6 +56,7 @@ class K3sCluster:
         node_ip: this node's address now; used for workers, and frozen at k3s' first start. A
             server's address is the plan's.
         state_dir: meshd's; tokens lie below `cluster/`, the supervisor below `k3s/`.
+        run_dir: where the daemon's sockets are, for the gate.
         secrets: what `prepare_secrets` made.
         sealing_key: opens what was sealed to this node.
         hostinit: who holds k3s; meshd's own supervisor if None.
@@ -69,6 +71,7 @@ class K3sCluster:
         node_name: str,
         node_ip: Callable[[], str | None],
         state_dir: Path,
+        run_dir: Path,
         secrets: CandidateSecrets,
         sealing_key: X25519PrivateKey,
         clock: Callable[[], Moment],
@@ -79,10 +82,13 @@ class K3sCluster:
         self._settings = settings
         self._hide = hide
         self._clock = clock
+        self._state_dir = state_dir
         self._node_name = node_name
         self._node_ip = node_ip
         self._paths = paths or K3sPaths()
-        self._hostinit = hostinit or OwnProcess(state_dir / "k3s")
+        self._hostinit = hostinit or OwnProcess(
+            state_dir / "k3s", gate=gate.command(sys.executable, state_dir, run_dir)
+        )
         self._secrets = secrets
         self._groundwork = Groundwork(
             settings=settings,
@@ -189,6 +195,7 @@ class K3sCluster:
         waiting = None
         try:
             for cluster in (*order.abandoned, *stop):
+                await trio.to_thread.run_sync(gate.revoke, self._state_dir, cluster)
                 await self._hostinit.stop(cluster)
                 held = self._hostinit.look()
                 if held.cluster == cluster and not held.down:

@@ -17,7 +17,6 @@ import msgspec
 
 from meshd.cluster.paths import K3sPaths
 from meshd.whole_file import make_folder, write_whole
-from roles import ClusterPlan
 
 MARK_NAME = "meshd-cluster.json"
 FirstStart = Literal["never", "prepared", "begun"]
@@ -114,7 +113,8 @@ def write_first_start(
 def objection(
     disk: Disk,
     *,
-    plan: ClusterPlan,
+    cluster_id: str,
+    alone: bool,
     seat: Literal["initialiser", "server", "worker"],
     formed: bool,
     node_name: str,
@@ -124,13 +124,15 @@ def objection(
     """Return why k3s must not be started on this disk, as a sentence with its remedy, or None.
 
     Args:
-        first_start: what meshd's own folder tells of the plan's cluster.
+        cluster_id: of the cluster that k3s is to belong to.
+        alone: that cluster has one server, so a lost database could not be joined again.
+        first_start: what meshd's own folder tells of that cluster.
     """
     for mark, present in (
         (disk.server_mark, disk.has_server_files),
         (disk.agent_mark, disk.has_agent_files),
     ):
-        reason = _foreign(mark, present=present, plan=plan, node_name=node_name, node_ip=node_ip)
+        reason = _foreign(mark, present) or _contradiction(mark, cluster_id, node_name, node_ip)
         if reason is not None:
             return reason
     if disk.has_sqlite and not disk.has_etcd:
@@ -143,7 +145,7 @@ def objection(
             "this node is to be a worker, but its disk holds a member's database of the cluster: "
             "move k3s' server folder away once the member was removed"
         )
-    if seat == "initialiser" and (not formed or len(plan.seats) == 1):
+    if seat == "initialiser" and (not formed or alone):
         return _loss(disk, first_start)
     return None
 
@@ -167,33 +169,26 @@ def _loss(disk: Disk, first_start: FirstStart) -> str | None:
     return None
 
 
-def _foreign(
-    mark: Mark | Literal["damaged"] | None,
-    *,
-    present: bool,
-    plan: ClusterPlan,
-    node_name: str,
-    node_ip: str | None,
-) -> str | None:
+def _foreign(mark: Mark | Literal["damaged"] | None, present: bool) -> str | None:  # noqa: FBT001
     if mark == "damaged":
         return f"meshd's mark {MARK_NAME} in k3s' folder cannot be read: restore it from a backup"
-    if mark is None:
-        if not present:
-            return None
+    if mark is None and present:
         return (
             "k3s' folder on this node belongs to a cluster that meshd did not make, which is left "
             "alone: uninstall that k3s, or move its folder away, to let this node join"
         )
-    return _contradiction(mark, plan=plan, node_name=node_name, node_ip=node_ip)
+    return None
 
 
 def _contradiction(
-    mark: Mark, *, plan: ClusterPlan, node_name: str, node_ip: str | None
+    mark: Mark | Literal["damaged"] | None, cluster_id: str, node_name: str, node_ip: str | None
 ) -> str | None:
-    if mark.cluster_id != plan.cluster_id:
+    if not isinstance(mark, Mark):
+        return None
+    if mark.cluster_id != cluster_id:
         return (
             f"k3s' folder on this node belongs to cluster {mark.cluster_id[:8]}, not to "
-            f"{plan.cluster_id[:8]}: move it away if that cluster is no longer needed"
+            f"{cluster_id[:8]}: move it away if that cluster is no longer needed"
         )
     if mark.node_name != node_name:
         return (

@@ -119,6 +119,8 @@ def _state_without_k3s(seen: Seen) -> tuple[K3sState, str]:
             f"{seen.held.blocked} is gone: restore the database from a backup or a snapshot; an "
             "empty one would be a second cluster"
         )
+    if seen.held.refused is not None:
+        return "waiting", seen.held.refused
     if seen.held.unleased:
         return "waiting", (
             "until the cluster is formed k3s runs only while a quorum of voters keeps answering "

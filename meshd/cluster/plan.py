@@ -55,6 +55,7 @@ class Launch:
         keeps: the same, once this incarnation was seen to have them. Whoever holds k3s remembers
             that, because the daemon may be dead when the path appears and when it disappears.
         leased: it may run only as long as the forming lease.
+        formed: its cluster is: then a broken gate keeps it from nothing.
     """
 
     incarnation: str
@@ -63,6 +64,7 @@ class Launch:
     needs: tuple[Path, ...]
     keeps: tuple[Path, ...] = ()
     leased: bool = False
+    formed: bool = False
 
 
 _RANGES = ("cluster-cidr", "service-cidr")
@@ -206,6 +208,7 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
         needs=(machine.paths.etcd_log,) if initialises and (begun or order.formed) else (),
         keeps=(machine.paths.etcd_log,) if initialises else (),
         leased=order.lease_until is not None,
+        formed=order.formed,
     )
 
 

@@ -95,7 +95,7 @@ def run_daemon(*, config: Sequence[Path], state_dir: Path, run_dir: Path) -> int
         with locked_state_dir(state_dir):
             opened = _open(settings, state_dir, log, daemon_log, tally)
             try:
-                trio.run(_serve, opened, state_dir, open_sockets(run_dir))
+                trio.run(_serve, opened, state_dir, run_dir, open_sockets(run_dir))
             finally:
                 opened.store.close()
     except MeshdError as error:
@@ -187,7 +187,9 @@ def _warning(code: str, message: str, fix: str) -> Health:
     return Health(code=code, severity="warning", message=message, fix=fix)
 
 
-async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socket]) -> None:
+async def _serve(
+    opened: Opened, state_dir: Path, run_dir: Path, sockets: Sequence[socket.socket]
+) -> None:
     """Run all parts until a signal comes or one of them fails."""
     settings, identity = opened.settings, opened.identity
     mesh = LibP2PMesh(
@@ -208,6 +210,7 @@ async def _serve(opened: Opened, state_dir: Path, sockets: Sequence[socket.socke
         node_name=_node_name(identity),
         node_ip=partial(_node_ip, settings),
         state_dir=state_dir,
+        run_dir=run_dir,
         secrets=opened.secrets,
         sealing_key=identity.sealing_key,
         clock=read_moment,

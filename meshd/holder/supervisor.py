@@ -28,6 +28,7 @@ import resource
 import select
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,12 +53,15 @@ LINES_MAX = 40
 _IDLE_S = 60.0  # How often the log's size is looked at.
 _FUSE_LOOK_S = 2.0  # How often a k3s under the forming lease is seen to have its fuse.
 _UNSEEN_S = 0.2  # How often k3s is looked at until it has what it is to keep.
+GATE_TIMEOUT_S = 30.0
+_REFUSED = 4  # Of `meshd k3s-gate`; every other failure is the gate's own.
 _NOT_EXECUTED = 127  # As shells say it.
 _NOTHING_YET: Record = {
     "exits": 0,  # By itself, in this boot: not by the fuse, not by an order.
     "last_exit": None,
     "blocked": None,  # A path that must exist and does not.
     "unleased": False,  # Too little is left of the forming lease.
+    "refused": None,  # What the gate said against it.
     "down": False,  # Nothing of k3s runs, as ordered.
 }
 
@@ -153,25 +157,7 @@ class Supervisor:
             self._publish(_NOTHING_YET | done)
 
     def _start_if_allowed(self) -> Running | None:
-        if self.report["incarnation"] != self.order["incarnation"]:
-            self._publish(_NOTHING_YET | {"incarnation": self.order["incarnation"]})
-            self.not_before = 0.0
-        if time.monotonic() < self.not_before:
-            return None
-        unleased = bool(self.order.get("leased")) and self._lease_left_s() < lease.START_MIN_S
-        if unleased != self.report["unleased"]:
-            self._publish({"unleased": unleased})
-        if unleased:
-            self.not_before = time.monotonic() + _IDLE_S  # Whoever extends it wakes us.
-            return None
-        needs = list(self.order["needs"])
-        if self._note() in self.had or self._note().exists():
-            needs += self.order["keeps"]
-        missing = next((path for path in needs if not Path(path).exists()), None)
-        if missing != self.report["blocked"]:
-            self._publish({"blocked": missing})
-        if missing is not None:
-            self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+        if not self._may_start():
             return None
         log_from = _size(self.log)
         try:
@@ -186,6 +172,42 @@ class Supervisor:
             is_child=True,
             log_from=log_from,
         )
+
+    def _may_start(self) -> bool:
+        """Whether nothing speaks against a start just now; what does is in the report."""
+        if self.report["incarnation"] != self.order["incarnation"]:
+            self._publish(_NOTHING_YET | {"incarnation": self.order["incarnation"]})
+            self.not_before = 0.0
+        if time.monotonic() < self.not_before:
+            return False
+        unleased = bool(self.order.get("leased")) and self._lease_left_s() < lease.START_MIN_S
+        if unleased != self.report["unleased"]:
+            self._publish({"unleased": unleased})
+        if unleased:
+            self.not_before = time.monotonic() + _IDLE_S  # Whoever extends it wakes us.
+            return False
+        needs = list(self.order["needs"])
+        if self._note() in self.had or self._note().exists():
+            needs += self.order["keeps"]
+        missing = next((path for path in needs if not Path(path).exists()), None)
+        if missing != self.report["blocked"]:
+            self._publish({"blocked": missing})
+        if missing is not None:
+            self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+            return False
+        return self._passes_gate()
+
+    def _passes_gate(self) -> bool:
+        """Ask the gate about this start; a new order meanwhile is looked at first."""
+        if not self.order.get("gate"):
+            return True
+        refused = ask_gate(self.order)
+        if refused != self.report["refused"]:
+            self._publish({"refused": refused})
+        if refused is not None:
+            self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+            return False
+        return self.order == (read_json(self.folder / "order.json") or self.order)
 
     def _note_kept(self) -> bool:
         """Write down that k3s has what it is to keep; return whether that is settled."""
@@ -263,6 +285,27 @@ class Supervisor:
                     older.unlink()  # Half a copy.
             with contextlib.suppress(OSError):
                 os.truncate(self.log, 0)
+
+
+def ask_gate(order: Record) -> str | None:
+    """Return why k3s may not start, or None. A gate that is broken keeps no formed k3s down."""
+    command, environment = order["gate"], order["environment"]
+    try:
+        done = subprocess.run(  # noqa: S603 - meshd's own command.
+            command, env=environment, capture_output=True, timeout=GATE_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said, code = str(error), None
+    else:
+        said, code = done.stderr.decode("utf-8", errors="replace"), done.returncode
+    if code == 0:
+        return None
+    if code == _REFUSED:
+        return said.partition(": ")[2].partition("\n")[0] or "the gate refuses it"
+    if order.get("formed"):
+        return None
+    last = (said.strip().splitlines() or ["it said nothing"])[-1]
+    return f"whether k3s may start cannot be told: {last}"
 
 
 def become_k3s(folder: Path, log: Path, order: Mapping[str, Any]) -> NoReturn:

@@ -12,7 +12,7 @@ import pytest
 
 import meshd as package
 from meshd.cli import VERBS
-from meshd.cli.daemon import state_dir_default
+from meshd.cli.state_dir import state_dir_default
 from tests.cli.conftest import Meshd
 from tests.cli.fake_daemon import FakeDaemon
 
@@ -133,9 +133,9 @@ def test_the_daemon_gets_its_paths(meshd: Meshd, monkeypatch: pytest.MonkeyPatch
 def test_on_kairos_the_state_lies_where_it_survives_a_reboot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meshd.cli.daemon.KAIROS_MARK", tmp_path / "absent")
+    monkeypatch.setattr("meshd.cli.state_dir.KAIROS_MARK", tmp_path / "absent")
     assert state_dir_default() == Path("/var/lib/meshd")
-    monkeypatch.setattr("meshd.cli.daemon.KAIROS_MARK", tmp_path)
+    monkeypatch.setattr("meshd.cli.state_dir.KAIROS_MARK", tmp_path)
     assert state_dir_default() == Path("/usr/local/.meshd")
 
 

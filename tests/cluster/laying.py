@@ -37,4 +37,4 @@ def drop_in(folder: Path) -> dict[str, object]:
 
 def begin(folder: Path) -> None:
     """Let etcd have a database on this disk."""
-    (folder / "data/server/db/etcd/member/wal").mkdir(parents=True)
+    (folder / "data/server/db/etcd/member/wal").mkdir(parents=True, exist_ok=True)

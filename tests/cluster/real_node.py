@@ -38,6 +38,7 @@ async def main(folder: Path, node: NodeId, secrets_dir: Path) -> None:
         node_name=NAMES[node],
         node_ip=lambda: ADDRESSES[node],
         state_dir=folder / "state",
+        run_dir=folder / "run",
         secrets=prepare_secrets(secrets_dir),
         sealing_key=sealing_key(node),
         clock=read_moment,

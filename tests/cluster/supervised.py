@@ -52,8 +52,8 @@ class Bench:
         self.behaves("")
         self.host = self.another_daemon()
 
-    def another_daemon(self) -> OwnProcess:
-        return OwnProcess(self.folder / "host", back_off_s=0.02, grace_s=0.2)
+    def another_daemon(self, gate: tuple[str, ...] = ()) -> OwnProcess:
+        return OwnProcess(self.folder / "host", back_off_s=0.02, grace_s=0.2, gate=gate)
 
     def behaves(self, mode: str) -> None:
         (self.folder / "mode").write_text(mode)

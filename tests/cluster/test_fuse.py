@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,31 @@ async def test_a_stop_of_another_cluster_stops_nothing(bench: Bench) -> None:
     await bench.host.stop("c2")
     assert bench.host.look().cluster == "c1"
     assert bench.pid == pid
+
+
+async def test_the_supervisor_asks_the_gate_before_every_start(bench: Bench) -> None:
+    gate = bench.folder / "gate"
+    gate.write_text(
+        f'#!/bin/sh\necho "$@" >> {bench.folder}/asked\n. {bench.folder}/verdict\n', "utf-8"
+    )
+    gate.chmod(0o755)
+    (bench.folder / "verdict").write_text("echo 'error[MESH-1]: not now' >&2; exit 4")
+    host = bench.another_daemon(gate=(str(gate),))
+    await host.ensure(bench.launch("server"))
+    await until(lambda: host.look().refused == "not now")
+    assert bench.started == []
+    (bench.folder / "verdict").write_text("exit 0")
+    await until(lambda: len(bench.started) == 1)
+    assert host.look().refused is None
+    assert (bench.folder / "asked").read_text().splitlines()[0] == f"{bench.folder}/k3s server"
+
+
+@pytest.mark.parametrize("formed", [True, False])
+async def test_a_broken_gate_keeps_only_an_unformed_k3s_down(bench: Bench, *, formed: bool) -> None:
+    host = bench.another_daemon(gate=(str(bench.folder / "no-such-gate"),))
+    await host.ensure(replace(bench.launch("server"), formed=formed))
+    if formed:
+        await until(lambda: len(bench.started) == 1)
+    else:
+        await until(lambda: "cannot be told" in str(host.look().refused))
+    assert len(bench.started) == formed

@@ -17,7 +17,7 @@ MEMBERS: list[dict[str, Any]] = [
     {"name": "n1-aaaaaaaa-36777e23", "clientURLs": ["https://10.0.0.11:2379"]},
     {"name": "n2-bbbbbbbb-0badcafe", "isLearner": True},
     {"name": "n3-cccccccc-00000001"},
-    {"name": "", "peerURLs": ["https://10.0.0.14:2380"]},
+    {"peerURLs": ["https://10.0.0.14:2380"]},
 ]
 
 
@@ -189,6 +189,6 @@ def test_voters_are_members_with_a_name_that_are_no_learners() -> None:
 def test_a_member_that_is_still_joining_is_known_by_its_address() -> None:
     members = [
         {"name": "n1-aaaaaaaa-36777e23", "peerURLs": ["https://10.0.0.11:2380"]},
-        {"name": "", "peerURLs": ["https://[fd00::12]:2380"], "isLearner": True},
+        {"peerURLs": ["https://[fd00::12]:2380"], "isLearner": True},
     ]
     assert members_of({"members": members}) == (("", "fd00::12"), ("n1-aaaaaaaa", "10.0.0.11"))

@@ -1,0 +1,99 @@
+"""`meshd k3s-gate`: what every start of k3s has to pass. `ExecStartPre` of k3s' unit calls it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import click
+
+from meshd.cli.client import Client, Json
+from meshd.cli.output import run_dir_option
+from meshd.cli.state_dir import state_dir_option
+from meshd.errors import MeshdError, NotPermitted, UsageError
+
+ASKING_S = 10.0
+"""How long the daemon may take to reach another node; after that the disk alone decides."""
+
+_LOOK_S = 0.25
+
+
+@click.command(name="k3s-gate")
+@click.option(
+    "--unit", metavar="NAME", help="Read k3s' command line from this systemd unit, such as k3s."
+)
+@state_dir_option
+@run_dir_option
+@click.argument("argv", nargs=-1, metavar="[-- K3S ARGUMENT…]")
+def k3s_gate(unit: str | None, state_dir: Path, run_dir: Path, argv: tuple[str, ...]) -> None:
+    """Exit 0 only if k3s may start on this node now, as the command line K3S ARGUMENT….
+
+    Exit 4, with the reason, if not. Any other exit code: meshd itself is broken.
+    """
+    from meshd.cluster.gate import read_permit, refusal
+
+    words = argv if unit is None else _command_line(unit)
+    if not words:
+        raise UsageError(
+            "MESH-5030",
+            "the gate was not told how k3s is started",
+            fix="call it as `meshd k3s-gate -- /usr/local/bin/k3s server …`, or with --unit k3s",
+        )
+    try:
+        permit = read_permit(state_dir)
+        newest = None if permit is None else _newest_generation(run_dir)
+        why = refusal(
+            permit,
+            argv=words,
+            environment=os.environ,
+            state_dir=state_dir,
+            newest_generation=newest,
+        )
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        why = f"{error.strerror or error}{where}"
+    if why is not None:
+        raise NotPermitted(
+            "MESH-5031",
+            f"k3s is not started: {why}",
+            fix="`meshd status` and `meshd explain join` say more; k3s is tried again by itself",
+        )
+
+
+def _newest_generation(run_dir: Path) -> int | None:
+    """Return the generation that the daemon knows once it has reached another node, or None."""
+    deadline = time.monotonic() + ASKING_S
+    while True:
+        try:
+            status: Json = Client(run_dir).get("/v1/status")
+        except MeshdError:
+            return None  # A broken meshd keeps no formed k3s from starting.
+        others = [node["path"] for node in status["nodes"] if node["path"] != "self"]
+        if not others or any(others) or time.monotonic() >= deadline:
+            return int(status["genesis"]["generation"])
+        time.sleep(_LOOK_S)
+
+
+def _command_line(unit: str) -> tuple[str, ...]:
+    """Return the words of a unit's ExecStart as systemd has merged them from all drop-ins.
+
+    Raises:
+        MeshdError: systemd does not tell.
+    """
+    import shlex
+
+    name = unit if "." in unit else f"{unit}.service"
+    command = ["systemctl", "show", "--property=ExecStart", "--value", name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ASKING_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MeshdError(
+            "MESH-5032",
+            f"systemd does not say how {name} starts k3s: {error}",
+            fix="see `systemctl status` of that unit",
+        ) from error
+    # { path=/usr/local/bin/k3s ; argv[]=/usr/local/bin/k3s server --x ; ignore_errors=no ; … }
+    _, _, rest = done.stdout.partition("argv[]=")
+    return tuple(shlex.split(rest.partition(" ; ")[0]))
