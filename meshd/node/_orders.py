@@ -13,6 +13,7 @@ from typing import Literal
 from ledger import NodeId
 from meshd.events import ClusterOrder
 from meshd.node._directory import Directory, Known
+from meshd.node._removal import members_to_remove
 from roles import ClusterPlan, GenesisState, RoleWish
 
 SeatKind = Literal["initialiser", "server", "worker", "none"]
@@ -79,9 +80,15 @@ def order_for(
         hold: why k3s must not be started now, whatever was decided.
     """
     order = _order_for(directory, wish=wish, standing=standing, sealed=sealed)
-    if order.seat == "none":
+    if order.seat == "none" or order.plan is None:
         return order
-    return replace(order, hold=hold, servers_version=_version_at(directory, order))
+    serves = order.formed and order.seat != "worker"
+    return replace(
+        order,
+        hold=hold,
+        servers_version=_version_at(directory, order),
+        remove=members_to_remove(directory, order.plan) if serves else (),
+    )
 
 
 def _order_for(
