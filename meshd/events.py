@@ -84,13 +84,14 @@ class K3sObserved:
     """What was read from k3s itself on this node (never inferred from what it was told to do).
 
     Args:
+        cluster_id: whose data k3s runs with here, as the mark on the disk says; all that is said
+            of etcd and of the API is about that cluster. "" if nothing is marked or known.
         voters: node names of etcd's voting members, sorted; empty if they could not be read.
         members: those and the learners, dead ones too (a member is known by its name, or by its
             peer address and the plan's seats); empty if they could not be read.
         exits: how often k3s of the ordered cluster ended by itself in this boot; ends that the
             fuse or an order caused do not count.
         lease_until: the deadline that the fuse holds for the ordered cluster; None without a fuse.
-        lost_database: this server's database is gone, and etcd lists its old member still.
         stopped: cluster ids with an order to `stop`, or to be set aside, that is carried out: no
             process of that cluster's k3s is left on this node (the whole cgroup is gone), and
             neither supervisor nor gate starts one until an order for that cluster without `stop`.
@@ -106,11 +107,11 @@ class K3sObserved:
     nodes_ready: int | None = None
     vip_holder: str | None = None
     vip_answers: bool = False
+    cluster_id: str = ""
     members: tuple[str, ...] = ()
     exits: int = 0
     lease_until: Instant | None = None
     stopped: tuple[str, ...] = ()
-    lost_database: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class SecretSealed:
     recipient: NodeId
     name: str
     value: bytes
+    cluster_id: str = ""  # As in the `Seal` that it answers.
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,7 @@ class Seal:
     recipient: NodeId
     sealing_key: bytes
     name: str
+    cluster_id: str = ""  # Whose secret.
 
 
 LEASE_START_MIN_S = 30.0
@@ -236,8 +239,6 @@ class ClusterOrder:
             one of them is killed; then the folder that carries its mark is set aside by one rename,
             never deleted (containers killed, mounts undone). Each id is reported in `stopped` when
             nothing of it runs. This comes before anything else the order asks for.
-        remove: Kubernetes node names whose Node, and with it whose member of etcd, this server is
-            to remove: their databases are lost. Not done while such a Node is Ready.
     """
 
     seat: Literal["initialiser", "server", "worker", "none"]
@@ -248,7 +249,6 @@ class ClusterOrder:
     lease_until: Instant | None = None
     stop: bool = False
     abandoned: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
     hold: str | None = None  # Why k3s is not to be started now; one that runs is left alone.
     servers_version: str = ""  # Of k3s on the first server in `join`, as that says it.
 

@@ -2,6 +2,7 @@
 
 from roles._election import NotYet, Ranking, Refusal, elect, rank
 from roles._electorate import Electorate, Halt, electorate, is_willing
+from roles._evidence import K3sReading
 from roles._genesis import Genesis
 from roles._messages import VOTES_MAX
 from roles._records import Decision, read_record, verify_record
@@ -31,6 +32,7 @@ __all__ = [
     "GenesisPhase",
     "GenesisState",
     "Halt",
+    "K3sReading",
     "NotYet",
     "Problem",
     "Publish",

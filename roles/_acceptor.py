@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ledger import Signer
-from roles._journal import Memory, Row, row_of
+from roles._journal import Memory, Row, ballot_of, row_of
 from roles._messages import (
     Accept,
     Accepted,
@@ -58,8 +58,7 @@ class Acceptor:
         vote = memory.accepted.get(ask.slot)
         accepted: tuple[Ballot, bytes] | None = None
         if vote is not None:
-            assert isinstance(vote.message, Accepted)
-            accepted = (vote.message.ballot, vote.message.value_hash)
+            accepted = (ballot_of(vote), hash_of(vote.value))
         promise = seal(
             Promise(
                 network_id=ask.network_id,
@@ -87,7 +86,7 @@ class Acceptor:
         if floor is not None and ask.ballot < floor:
             return self.refuse(ask, promised=floor, open_slot=ask.slot)
         earlier = memory.accepted.get(ask.slot)
-        if earlier is not None and earlier.message.ballot == ask.ballot:
+        if earlier is not None and ballot_of(earlier) == ask.ballot:
             assert earlier.value == value
             return Answer((), without_value(earlier))
         vote = seal(
@@ -109,11 +108,18 @@ class Acceptor:
     def contradicts(self, ask: Accept) -> bool:
         """Whether this ballot was accepted here with another value."""
         vote = self._memory.accepted.get(ask.slot)
-        if vote is None or vote.message.ballot != ask.ballot:
+        if vote is None or ballot_of(vote) != ask.ballot:
             return False
         return hash_of(vote.value) != ask.value_hash
 
-    def refuse(self, ask: Prepare | Accept, *, promised: Ballot | None, open_slot: Slot) -> Answer:
+    def refuse(
+        self,
+        ask: Prepare | Accept,
+        *,
+        promised: Ballot | None,
+        open_slot: Slot,
+        open_generation: int = 0,
+    ) -> Answer:
         """Say no, and why: a higher promise, or an earlier slot that is still open here."""
         nack = Nack(
             network_id=ask.network_id,
@@ -124,5 +130,6 @@ class Acceptor:
             sender=self._signer.node_id,
             promised=promised,
             open_slot=open_slot,
+            open_generation=open_generation,
         )
         return Answer((), seal(nack, self._signer))

@@ -57,14 +57,16 @@ def rank(
     control_plane: int,
     vip: str | None = None,
     failed_before: Collection[NodeId] = (),
+    had_turn: Collection[NodeId] = (),
 ) -> Ranking:
     """Order those who may hold a seat.
 
     Wish first (control plane before automatic), then memory, cores and node id; those whose clock
-    is wrong come after all others, because their k3s waits, and members of an abandoned plan,
-    `failed_before`, last of all. Cluster-critical settings must be equal on
-    all servers, so only the largest group of equal settings is eligible; of two equally large
-    ones, that of the best-ranked candidate. Servers are told apart by their addresses, so of
+    is wrong come after all others, because their k3s waits, then members of an abandoned plan that
+    failed, `failed_before`, and those that could have proposed this plan and did not, `had_turn`,
+    last of all. Cluster-critical settings must be equal on all servers, so only the largest group
+    of equal settings is eligible; of two equally large ones, that of the best-ranked candidate.
+    Servers are told apart by their addresses, so of
     several with the same one none is eligible, and none at `vip`, the virtual one.
     """
     refused = []
@@ -77,7 +79,7 @@ def rank(
             refused.append(Refusal(candidate.node, reason))
     refused += _sharing_addresses(fit)
     alone = [c for c in fit if all(refusal.node != c.node for refusal in refused)]
-    ordered = sorted(alone, key=lambda c: _merit(c, failed_before))
+    ordered = sorted(alone, key=lambda c: _merit(c, failed_before, had_turn))
     chosen = largest_settings_group(ordered)
     for candidate in ordered:
         if candidate.settings_hash != chosen:
@@ -102,6 +104,7 @@ def elect(
     network: Literal["lan", "overlay"],
     vip: str | None,
     failed_before: Collection[NodeId] = (),
+    had_turn: Collection[NodeId] = (),
 ) -> ClusterPlan | NotYet:
     """Return the plan these candidates make, or what it lacks.
 
@@ -112,9 +115,16 @@ def elect(
         cluster_id: 32 hex digits, random, new for each plan.
         network: how the members reach one another.
         vip: the virtual address, or None.
-        failed_before: members of an abandoned plan; they rank last.
+        failed_before: members of an abandoned plan that failed.
+        had_turn: those that rank last of all, because they did not propose in time.
     """
-    ranking = rank(candidates, control_plane=control_plane, vip=vip, failed_before=failed_before)
+    ranking = rank(
+        candidates,
+        control_plane=control_plane,
+        vip=vip,
+        failed_before=failed_before,
+        had_turn=had_turn,
+    )
     if len(ranking.eligible) < control_plane:
         return NotYet(_shortage(candidates, ranking, control_plane), ranking.refused)
     members = ranking.eligible[:control_plane]
@@ -129,6 +139,7 @@ def elect(
         ca_hash=first.ca_hash,
         token_commitment=first.token_commitment,
         vip=vip,
+        leased=all(c.fuse for c in members),
     )
 
 
@@ -179,10 +190,11 @@ def _unfit(candidate: Candidate, control_plane: int, vip: str | None) -> str | N
 
 
 def _merit(
-    candidate: Candidate, failed_before: Collection[NodeId]
-) -> tuple[bool, bool, bool, int, int, NodeId]:
+    candidate: Candidate, failed_before: Collection[NodeId], had_turn: Collection[NodeId]
+) -> tuple[bool, bool, bool, bool, int, int, NodeId]:
     """Sort key, best first."""
     return (
+        candidate.node in had_turn,
         candidate.node in failed_before,
         candidate.clock_is_wrong,
         candidate.wish != "control-plane",

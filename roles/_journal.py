@@ -4,11 +4,13 @@
 |---|---|
 | `promise/<generation>/<slot>`, `accept/<generation>/<slot>` | its newest Promise and Accepted |
 | `ballot/<generation>`, `intent/<generation>` | its newest Prepare, and its Intent |
+| `gave-up/<generation>` | it was the initialiser, and never starts k3s in that generation again |
 | `decided/<generation>/<slot>`, `proof/<node>` | a decision's record; who signed two values |
 | `doubt` | in words, how it turned out that rows are missing; ends voting whatever it says |
 
-Whoever reads a journal gets all of it or a reason not to vote: a row that is damaged, foreign or
-unknown leaves doubt about what was promised, and nobody votes from doubt.
+Rows of earlier generations stay, as evidence. Whoever reads a journal gets all of it or a reason
+not to vote: a row that is damaged, foreign or unknown leaves doubt about what was promised, and
+nobody votes from doubt.
 """
 
 from __future__ import annotations
@@ -18,21 +20,21 @@ from dataclasses import dataclass, field
 
 from ledger import NodeId
 from roles._messages import (
-    Accept,
     Accepted,
     Authentic,
     BadMessage,
     Ballot,
+    GaveUp,
     Intent,
     Message,
-    Nack,
     Prepare,
     Promise,
     Record,
     read_frame,
 )
-from roles._records import Decision, decode_value, read_record
-from roles._state import Slot
+from roles._records import Claim, Decision, Done, Started, decode_value, read_record
+from roles._state import SLOTS, Slot
+from roles._types import ClusterPlan
 from roles._witness import Proof, read_proof
 
 Row = tuple[str, bytes]
@@ -40,33 +42,105 @@ Row = tuple[str, bytes]
 
 @dataclass(slots=True, kw_only=True)
 class Memory:
-    """What a journal says. Mutable: the acceptor and the proposer keep it up to date."""
+    """One generation of a journal. Mutable: acceptor and proposer keep it up to date."""
 
+    generation: int
     promised: dict[Slot, Ballot] = field(default_factory=dict)
     accepted: dict[Slot, Authentic] = field(default_factory=dict)  # Accepted, with the value.
     decided: dict[Slot, Decision] = field(default_factory=dict)
-    proofs: dict[NodeId, Proof] = field(default_factory=dict)
     intent: bytes | None = None  # Hash of the CLAIM this node means to start.
+    gave_up: str | None = None  # Why this node, the initialiser, gave the generation up.
     own_round: int = 0  # The highest this node ever proposed with.
+
+    @property
+    def has_voted(self) -> bool:
+        """Whether this node ever promised or accepted anything in this generation."""
+        return bool(self.promised or self.accepted)
+
+    @property
+    def plan(self) -> ClusterPlan | None:
+        """The plan that CLAIM decided."""
+        decision = self.decided.get("claim")
+        if decision is None:
+            return None
+        assert isinstance(decision.value, Claim)
+        return decision.value.plan
+
+    @property
+    def started(self) -> bool:
+        """Whether STARTED is decided."""
+        decision = self.decided.get("started")
+        return decision is not None and isinstance(decision.value, Started)
+
+    @property
+    def formed(self) -> bool:
+        """Whether DONE is decided."""
+        decision = self.decided.get("done")
+        return decision is not None and isinstance(decision.value, Done)
+
+    @property
+    def abandonment(self) -> Decision | None:
+        """The decision that ended this generation without a cluster, if it is known."""
+        return next((d for d in self.decided.values() if d.abandons), None)
+
+    @property
+    def open_slot(self) -> Slot | None:
+        """The slot to be decided next, or None if the generation is over."""
+        if self.abandonment is not None:
+            return None
+        return next((slot for slot in SLOTS if slot not in self.decided), None)
+
+    def floor(self, slot: Slot) -> Ballot | None:
+        """Return the ballot below which this node takes part in nothing, or None."""
+        vote = self.accepted.get(slot)
+        known = [self.promised.get(slot), ballot_of(vote) if vote is not None else None]
+        return max((ballot for ballot in known if ballot is not None), default=None)
+
+
+@dataclass(slots=True, kw_only=True)
+class Journal:
+    """All that a node remembers, by generation."""
+
+    memories: dict[int, Memory] = field(default_factory=dict)
+    proofs: dict[NodeId, Proof] = field(default_factory=dict)
     limits: set[tuple[int, int, int]] = field(default_factory=set)  # Those ever voted under.
     damage: str | None = None  # The first row that cannot be read.
     doubt: str | None = None  # How it is known that rows are missing.
 
+    def of(self, generation: int) -> Memory:
+        """Return what is remembered of a generation."""
+        return self.memories.setdefault(generation, Memory(generation=generation))
+
+    @property
+    def current(self) -> Memory:
+        """The generation in which this node takes part: the one that formed, else the newest.
+
+        A decision of a generation proves that all before it were abandoned: nobody votes in one
+        before it knows that.
+        """
+        known = sorted(generation for generation, memory in self.memories.items() if memory.decided)
+        formed = next((g for g in known if self.memories[g].formed), None)
+        if formed is not None:
+            return self.of(formed)
+        newest = known[-1] if known else 1
+        over = self.of(newest).abandonment is not None
+        return self.of(newest + 1 if over else newest)
+
     @property
     def gap(self) -> str | None:
-        """Why this memory may lack a vote, or None if it is whole."""
+        """Why this journal may lack a vote, or None if it is whole."""
         return self.doubt if self.doubt is not None else self.damage
 
     @property
     def has_voted(self) -> bool:
         """Whether this node ever promised or accepted anything."""
-        return bool(self.promised or self.accepted)
+        return any(memory.has_voted for memory in self.memories.values())
 
-    def floor(self, slot: Slot) -> Ballot | None:
-        """Return the ballot below which this node takes part in nothing, or None."""
-        vote = self.accepted.get(slot)
-        known = [self.promised.get(slot), vote.message.ballot if vote is not None else None]
-        return max((ballot for ballot in known if ballot is not None), default=None)
+
+def ballot_of(vote: Authentic) -> Ballot:
+    """Return the ballot of an Accepted."""
+    assert isinstance(vote.message, Accepted)
+    return vote.message.ballot
 
 
 def row_of(sealed: Authentic) -> Row:
@@ -93,63 +167,66 @@ def row_of_doubt(reason: str) -> Row:
 
 def row_key(message: Message) -> str | None:
     """Return the key under which the journal keeps this kind of message; None if it does not."""
-    at = f"{message.generation}/{message.slot}"
+    generation = message.generation
     match message:
         case Promise():
-            return f"promise/{at}"
+            return f"promise/{generation}/{message.slot}"
         case Accepted():
-            return f"accept/{at}"
+            return f"accept/{generation}/{message.slot}"
         case Prepare():
-            return f"ballot/{message.generation}"
+            return f"ballot/{generation}"
         case Intent():
-            return f"intent/{message.generation}"
-        case Accept() | Nack():
+            return f"intent/{generation}"
+        case GaveUp():
+            return f"gave-up/{generation}"
+        case _:
             return None
 
 
-def read_journal(journal: Iterable[Row], *, me: NodeId, network_id: str, generation: int) -> Memory:
+def read_journal(rows: Iterable[Row], *, me: NodeId, network_id: str) -> Journal:
     """Read all rows; the first that does not verify is named in `damage`."""
-    memory = Memory()
-    for key, data in sorted(journal):
+    journal = Journal()
+    for key, data in sorted(rows):
         try:
-            _read_row(memory, key, data, me=me, network_id=network_id, generation=generation)
+            _read_row(journal, key, data, me=me, network_id=network_id)
         except BadMessage as error:
-            memory.damage = memory.damage or f"row {key} of this node's journal is damaged: {error}"
-    return memory
+            found = f"row {key} of this node's journal is damaged: {error}"
+            journal.damage = journal.damage or found
+    return journal
 
 
-def _read_row(
-    memory: Memory, key: str, data: bytes, *, me: NodeId, network_id: str, generation: int
-) -> None:
-    """Add one row to `memory`.
+def _read_row(journal: Journal, key: str, data: bytes, *, me: NodeId, network_id: str) -> None:
+    """Add one row to `journal`.
 
     Raises:
         BadMessage: what is wrong with the row.
     """
     if key == "doubt":
-        memory.doubt = data.decode(errors="replace")
+        journal.doubt = data.decode(errors="replace")
         return
     if key.startswith("proof/"):
         proof = read_proof(data, network_id=network_id)
         if key != f"proof/{proof.culprit}":
             raise BadMessage(f"proves something about {proof.culprit}")
-        memory.proofs[proof.culprit] = proof
+        journal.proofs[proof.culprit] = proof
         return
     found = read_frame(data)
     if isinstance(found, Record):
         # It was checked against this network's quorum before it was written.
         decision = read_record(data, network_id=network_id, quorum=1)
-        if key != row_of_decision(decision)[0] or decision.generation != generation:
+        if key != row_of_decision(decision)[0]:
             raise BadMessage(f"a decision of {decision.key}")
-        memory.decided[decision.slot] = decision
+        journal.of(decision.generation).decided[decision.slot] = decision
         return
+    if not isinstance(found, Authentic):
+        raise BadMessage("not a message of this node's own")
     message = found.message
     if message.sender != me or message.network_id != network_id:
         raise BadMessage("another node's or another network's")
-    if message.generation != generation or row_key(message) != key:
+    if row_key(message) != key:
         raise BadMessage("not what its key says")
-    memory.limits.add(message.limits)
-    _remember(memory, found)
+    journal.limits.add(message.limits)
+    _remember(journal.of(message.generation), found)
 
 
 def _remember(memory: Memory, found: Authentic) -> None:
@@ -164,5 +241,7 @@ def _remember(memory: Memory, found: Authentic) -> None:
             memory.own_round = message.ballot.round
         case Intent():
             memory.intent = message.value_hash
-        case Accept() | Nack():
+        case GaveUp():
+            memory.gave_up = message.reason
+        case _:
             raise AssertionError(f"{row_key(message)} is the key of no row")

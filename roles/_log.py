@@ -1,6 +1,7 @@
 """The decision log as one node knows it: what is decided, what may follow, who contradicts himself.
 
-Invariant: a decision enters only with its proof, and is durable before anyone is told.
+Invariant: a decision enters only with its proof, and is durable before anyone is told. A formed
+generation is never left for another: what says otherwise is kept as a conflict, and shown.
 """
 
 from __future__ import annotations
@@ -8,11 +9,20 @@ from __future__ import annotations
 import math
 
 from ledger import Instant, NodeId
-from roles._journal import Memory, row_of_decision, row_of_doubt, row_of_proof
+from roles._journal import (
+    Journal,
+    Memory,
+    ballot_of,
+    row_of_decision,
+    row_of_doubt,
+    row_of_proof,
+)
 from roles._messages import Authentic, BadMessage, hash_of
 from roles._records import (
     Claim,
     Decision,
+    Done,
+    Place,
     Started,
     contradiction,
     decode_value,
@@ -20,51 +30,68 @@ from roles._records import (
 )
 from roles._state import SLOTS, Effect, Publish, Record, SendTo, Slot
 from roles._types import Bounds, ClusterPlan
-from roles._witness import Witness
+from roles._witness import Proof, Witness
 
 PUBLISH_AFTER_S = 3.0
 """A decision that the ledger does not show after this time is put there by whoever knows it."""
 
-GENERATION = 1
-"""Later generations begin with a decided ABANDON."""
-
 
 class DecisionLog:
-    """Decisions, and when they are due for the ledger."""
+    """Decisions of all generations, and when they are due for the ledger."""
 
     def __init__(
-        self, me: NodeId, memory: Memory, *, network_id: str, bounds: Bounds, now: Instant
+        self, me: NodeId, journal: Journal, *, network_id: str, bounds: Bounds, now: Instant
     ) -> None:
         self._me = me
-        self._memory = memory
+        self._journal = journal
         self._network_id = network_id
         self._bounds = bounds
         self._witness = Witness()
-        self._publish_at = {slot: Instant(now + PUBLISH_AFTER_S) for slot in memory.decided}
-        self.conflicts: dict[Slot, Decision] = {}
+        self._publish_at: dict[Place, Instant] = {
+            decision.place: Instant(now + PUBLISH_AFTER_S)
+            for memory in journal.memories.values()
+            for decision in memory.decided.values()
+        }
+        self.memory: Memory = journal.current
+        self.conflicts: dict[Place, Decision] = {}
+        self.voters: tuple[NodeId, ...] = ()  # Who is shown proofs of equivocation.
+
+    @property
+    def generation(self) -> int:
+        """The generation that is under way, or that formed."""
+        return self.memory.generation
 
     @property
     def plan(self) -> ClusterPlan | None:
-        """The plan that CLAIM decided."""
-        decision = self._memory.decided.get("claim")
-        if decision is None:
-            return None
-        assert isinstance(decision.value, Claim)
-        return decision.value.plan
+        """The plan that CLAIM decided in the current generation."""
+        return self.memory.plan
+
+    @property
+    def plans(self) -> tuple[ClusterPlan, ...]:
+        """The plans of all generations that are known, the oldest first."""
+        memories = self._journal.memories
+        found = (memories[generation].plan for generation in sorted(memories))
+        return tuple(plan for plan in found if plan is not None)
 
     @property
     def open_slot(self) -> Slot | None:
         """The slot to be decided next, or None if the log is closed."""
-        return next((slot for slot in SLOTS if slot not in self._memory.decided), None)
+        return self.memory.open_slot
+
+    @property
+    def claim_hash(self) -> bytes | None:
+        """The hash of the current CLAIM's value."""
+        claim = self.memory.decided.get("claim")
+        return hash_of(claim.raw_value) if claim is not None else None
 
     @property
     def may_initialise(self) -> bool:
-        """Whether this node may run `cluster-init`: STARTED is decided for it, DONE is not."""
-        decided = self._memory.decided
-        if "claim" not in decided or "started" not in decided or "done" in decided:
+        """Whether STARTED is decided for this node, which meant it and did not give up since."""
+        memory = self.memory
+        if not memory.started or memory.formed or memory.gave_up is not None:
             return False
-        intended = self._memory.intent == hash_of(decided["claim"].raw_value)
-        return intended and decided["started"].value == Started(self._me)
+        named = memory.decided["started"].value == Started(self._me)
+        return named and memory.intent is not None and memory.intent == self.claim_hash
 
     @property
     def publish_due(self) -> Instant:
@@ -77,78 +104,113 @@ class DecisionLog:
         Raises:
             BadMessage: what is wrong with it.
         """
-        decision = read_record(record, network_id=self._network_id, quorum=self._bounds.quorum)
-        if decision.generation != GENERATION:
-            raise BadMessage(f"a decision of generation {decision.generation}")
-        return decision
+        return read_record(record, network_id=self._network_id, quorum=self._bounds.quorum)
 
     def learn(self, decision: Decision, publish_at: Instant) -> list[Effect]:
-        """Keep a verified decision; notice one that contradicts another, or a vote forgotten."""
+        """Keep a verified decision; notice one that contradicts another, or a vote forgotten.
+
+        A decision of a later generation proves that all before it were abandoned, and is followed.
+        """
         effects = [effect for vote in decision.votes for effect in self.watch(vote)]
         effects += self._look_for_forgotten_vote(decision)
-        known = self._memory.decided.get(decision.slot)
+        known = self._journal.of(decision.generation).decided.get(decision.slot)
         if known is not None:
             if known.raw_value != decision.raw_value:
-                self.conflicts.setdefault(decision.slot, decision)
+                self.conflicts.setdefault(decision.place, decision)
             return effects
-        self._memory.decided[decision.slot] = decision
-        self._publish_at[decision.slot] = publish_at
+        if self._cannot_be(decision):
+            self.conflicts.setdefault(decision.place, decision)
+            return effects
+        self._journal.of(decision.generation).decided[decision.slot] = decision
+        self._publish_at[decision.place] = publish_at
+        self.memory = self._journal.current
         return [*effects, Record((row_of_decision(decision),))]
+
+    def _cannot_be(self, decision: Decision) -> bool:
+        """Whether this and what is known cannot both come of one log."""
+        forms = isinstance(decision.value, Done)
+        if decision.generation > self.generation:
+            return self.memory.formed
+        if decision.generation < self.generation:
+            return forms
+        return decision.abandons and self.memory.formed
 
     def watch(self, vote: Authentic) -> list[Effect]:
         """Keep the proof if this message contradicts an earlier one of the same signer."""
         proof = self._witness.see(vote)
-        if proof is None or proof.culprit in self._memory.proofs:
+        return self.convict(proof) if proof is not None else []
+
+    def convict(self, proof: Proof) -> list[Effect]:
+        """Keep a proof of equivocation that is new, and show it to all voters."""
+        if proof.culprit in self._journal.proofs:
             return []
-        self._memory.proofs[proof.culprit] = proof
-        return [Record((row_of_proof(proof),))]
+        self._journal.proofs[proof.culprit] = proof
+        others = [voter for voter in self.voters if voter != self._me]
+        shown: list[Effect] = [SendTo(voter, proof.frame) for voter in others]
+        return [Record((row_of_proof(proof),)), *shown]
 
     def doubt(self, reason: str) -> list[Effect]:
         """Stop voting, in later lives too: something this node did is not in its journal."""
-        if self._memory.doubt is not None:
+        if self._journal.doubt is not None:
             return []
-        self._memory.doubt = reason
+        self._journal.doubt = reason
         return [Record((row_of_doubt(reason),))]
 
     def check_value(self, raw: bytes, slot: Slot) -> None:
-        """Refuse a value that cannot stand in this slot of this log.
+        """Refuse a value that cannot stand in this slot of the current generation.
 
         Raises:
             BadMessage: why it cannot.
         """
-        value = decode_value(raw, slot, GENERATION)
+        value = decode_value(raw, slot, self.generation)
         if isinstance(value, Claim) and len(value.plan.seats) != self._bounds.control_plane:
             raise BadMessage(f"a plan with {len(value.plan.seats)} seats")
-        flaw = contradiction(value, self.plan)
+        flaw = contradiction(value, self.plan, slot)
         if flaw is not None:
             raise BadMessage(flaw)
 
-    def tell(self, node: NodeId, slot: Slot) -> list[Effect]:
-        """Send what is decided in `slot`, if it is known."""
-        decision = self._memory.decided.get(slot)
+    def tell(self, node: NodeId, generation: int, slot: Slot) -> list[Effect]:
+        """Send what was decided in that slot, if it is known."""
+        decision = self._journal.of(generation).decided.get(slot)
         return [SendTo(node, decision.record)] if decision is not None else []
+
+    def tell_since(self, node: NodeId, place: Place) -> list[Effect]:
+        """Send all that is known from this place of the log on."""
+        order = sorted(
+            (decision.generation, SLOTS.index(decision.slot), decision.record)
+            for generation, memory in self._journal.memories.items()
+            if generation >= place[0]
+            for decision in memory.decided.values()
+        )
+        since = (place[0], SLOTS.index(place[1]))
+        return [SendTo(node, record) for *at, record in order if tuple(at) >= since]
 
     def publish(self, now: Instant) -> list[Effect]:
         """Put decisions into the ledger that it was not seen to hold in time."""
-        due = [slot for slot in SLOTS if self._publish_at.get(slot, math.inf) <= now]
-        for slot in due:
-            self._publish_at[slot] = Instant(math.inf)
-        decided = self._memory.decided
-        return [Publish(decided[slot].key, decided[slot].record) for slot in due]
+        due = sorted(
+            (place for place, at in self._publish_at.items() if at <= now),
+            key=lambda place: (place[0], SLOTS.index(place[1])),
+        )
+        effects: list[Effect] = []
+        for generation, slot in due:
+            self._publish_at[generation, slot] = Instant(math.inf)
+            decision = self._journal.of(generation).decided[slot]
+            effects.append(Publish(decision.key, decision.record))
+        return effects
 
     def is_published(self, decision: Decision) -> None:
         """Take note that the ledger holds this decision."""
-        known = self._memory.decided[decision.slot]
-        if known.raw_value == decision.raw_value:
-            self._publish_at[decision.slot] = Instant(math.inf)
+        known = self._journal.of(decision.generation).decided.get(decision.slot)
+        if known is not None and known.raw_value == decision.raw_value:
+            self._publish_at[decision.place] = Instant(math.inf)
 
     def _look_for_forgotten_vote(self, decision: Decision) -> list[Effect]:
         """Stop voting if a decision holds a vote of this node that its journal does not know.
 
         A promise of that ballot is no trace of the vote: it may be all that an old copy holds.
         """
-        vote = self._memory.accepted.get(decision.slot)
-        known = vote is not None and vote.message.ballot >= decision.ballot
+        vote = self._journal.of(decision.generation).accepted.get(decision.slot)
+        known = vote is not None and ballot_of(vote) >= decision.ballot
         if known or self._me not in decision.signers:
             return []
         return self.doubt(

@@ -30,7 +30,9 @@ _DOMAIN = b"meshd/genesis/v1\x00"
 ROUND_MAX = 2**48
 
 Round = Annotated[int, msgspec.Meta(ge=1, le=ROUND_MAX)]
+Generation = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Node = Annotated[NodeId, msgspec.Meta(max_length=64)]  # Decoding base58 is quadratic.
+Nonce = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
@@ -85,6 +87,7 @@ class Nack(_Signed, frozen=True, kw_only=True, tag="nack"):
 
     promised: Ballot | None
     open_slot: Slot
+    open_generation: Generation = 0  # Of `open_slot`; 0: the same as that of the ballot.
 
 
 class Intent(_Signed, frozen=True, kw_only=True, tag="intent"):
@@ -93,7 +96,55 @@ class Intent(_Signed, frozen=True, kw_only=True, tag="intent"):
     value_hash: Hash  # Of the CLAIM's value.
 
 
-Message = Prepare | Promise | Accept | Accepted | Nack | Intent
+class _OfLease(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True
+):
+    """What every message about the forming lease of one claim's initialiser says."""
+
+    network_id: Annotated[str, msgspec.Meta(max_length=NETWORK_ID_MAX)]
+    limits: tuple[int, int, int]
+    generation: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    initialiser: Node
+    claim: Hash  # Of the CLAIM's value.
+    sender: Node
+    nonce: Nonce
+
+
+class Renew(_OfLease, frozen=True, kw_only=True, tag="renew"):
+    """The initialiser asks a voter to let its k3s run on."""
+
+
+class Renewed(_OfLease, frozen=True, kw_only=True, tag="renewed"):
+    """The voter does: it neither accepted ABANDON nor will for a while. `nonce` is the asker's."""
+
+
+class Ask(_OfLease, frozen=True, kw_only=True, tag="ask"):
+    """A plan member asks its initialiser for its share of the lease."""
+
+
+class Lease(_OfLease, frozen=True, kw_only=True, tag="lease"):
+    """What is left of the initialiser's own lease; 0: it gave up, and k3s is to be stopped."""
+
+    remaining_ms: Annotated[int, msgspec.Meta(ge=0, le=120_000)]
+
+
+class Down(_OfLease, frozen=True, kw_only=True, tag="down"):
+    """A member's k3s is down, and it will not start it again in this generation."""
+
+
+class Released(_OfLease, frozen=True, kw_only=True, tag="released"):
+    """The initialiser gave up, and no k3s of the plan runs any more: ABANDON need not wait."""
+
+
+class GaveUp(_OfLease, frozen=True, kw_only=True, tag="gave-up"):
+    """In the initialiser's own journal only: it never starts or renews in this generation again."""
+
+    reason: Annotated[str, msgspec.Meta(max_length=512)]
+
+
+LogMessage = Prepare | Promise | Accept | Accepted | Nack | Intent
+LeaseMessage = Renew | Renewed | Ask | Lease | Down | Released | GaveUp
+Message = LogMessage | LeaseMessage
 
 
 class Envelope(
@@ -115,6 +166,13 @@ class Record(
     votes: Annotated[tuple[Envelope, ...], msgspec.Meta(min_length=1, max_length=VOTES_MAX)]
 
 
+class Proof(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="proof"):
+    """Two frames of one signer that contradict each other. Needs no signature itself."""
+
+    first: bytes
+    second: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Authentic:
     """A message whose signature was checked, with the value it vouches for."""
@@ -125,7 +183,9 @@ class Authentic:
 
 
 _bodies: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_frames: msgspec.msgpack.Decoder[Envelope | Record] = msgspec.msgpack.Decoder(Envelope | Record)
+_frames: msgspec.msgpack.Decoder[Envelope | Record | Proof] = msgspec.msgpack.Decoder(
+    Envelope | Record | Proof
+)
 
 
 def hash_of(value: bytes) -> bytes:
@@ -147,8 +207,8 @@ def seal(message: Message, signer: Signer, value: bytes = b"") -> Authentic:
     return Authentic(message, value, msgspec.msgpack.encode(envelope))
 
 
-def read_frame(frame: bytes) -> Authentic | Record:
-    """Decode a frame; a message's signature and value hash are checked, a record is not yet.
+def read_frame(frame: bytes) -> Authentic | Record | Proof:
+    """Decode a frame; a message is checked with its value, a record or a proof not yet.
 
     Raises:
         BadMessage: not a frame of this protocol, or not authentic.
@@ -159,7 +219,7 @@ def read_frame(frame: bytes) -> Authentic | Record:
         found = _frames.decode(frame)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadMessage("not a genesis frame") from error
-    return found if isinstance(found, Record) else open_envelope(found, frame)
+    return open_envelope(found, frame) if isinstance(found, Envelope) else found
 
 
 def open_envelope(envelope: Envelope, frame: bytes) -> Authentic:
@@ -202,5 +262,5 @@ def _vouched(message: Message) -> bytes | None:
             return message.value_hash
         case Promise():
             return message.accepted[1] if message.accepted is not None else None
-        case Prepare() | Nack():
+        case _:
             return None

@@ -43,6 +43,7 @@ class Nomination:
         network: Literal["lan", "overlay"],
         rng: Random,
         generation: int,
+        failed_before: Collection[NodeId] = (),
     ) -> None:
         self._me = me
         self._bounds = bounds
@@ -50,6 +51,7 @@ class Nomination:
         self._network = network
         self._rng = rng
         self._generation = generation
+        self._failed_before = frozenset(failed_before)
         self._here: tuple[Candidate, ...] = ()
         self._settled_from: Instant | None = None
         self._enough_from: Instant | None = None
@@ -88,7 +90,12 @@ class Nomination:
             self._enough_from = None
         elif self._enough_from is None:
             self._enough_from = now
-        ranking = rank(self._here, control_plane=self._bounds.control_plane, vip=self._vip)
+        ranking = rank(
+            self._here,
+            control_plane=self._bounds.control_plane,
+            vip=self._vip,
+            failed_before=self._failed_before,
+        )
         eligible = [candidate.node for candidate in ranking.eligible]
         self._place = eligible.index(self._me) if self._me in eligible else None
         self.plan = elect(
@@ -98,7 +105,8 @@ class Nomination:
             cluster_id="0" * 32,
             network=self._network,
             vip=self._vip,
-            failed_before=frozenset(eligible[: self._place or 0]),
+            failed_before=self._failed_before,
+            had_turn=frozenset(eligible[: self._place or 0]),
         )
 
     def turn(self) -> Instant | None:

@@ -22,9 +22,10 @@ from roles._messages import (
     Authentic,
     Ballot,
     Intent,
-    Message,
+    LogMessage,
     Nack,
     Prepare,
+    Promise,
     hash_of,
     seal,
     write_record,
@@ -54,7 +55,8 @@ class Proposer:
         generation: int,
         acceptor: Acceptor,
         memory: Memory,
-        own_value: Callable[[Slot], bytes | None],
+        own_value: Callable[[Slot, Instant], bytes | None],
+        permits: Callable[[Slot, bytes, Instant], bool],
         rng: Random,
         now: Instant,
     ) -> None:
@@ -65,6 +67,7 @@ class Proposer:
         self._acceptor = acceptor
         self._memory = memory
         self._own_value = own_value
+        self._permits = permits
         self._rng = rng
         self._failures = 0
         self._round_seen = memory.own_round
@@ -120,12 +123,12 @@ class Proposer:
         )
         return [Record((row_of(self._seal(intent)),))]
 
-    def promised(self, sealed: Authentic, now: Instant) -> list[Effect]:
+    def promised(self, promise: Promise, sealed: Authentic, now: Instant) -> list[Effect]:
         """Count a promise; with a quorum of them, go on to phase 2."""
-        attempt = self._matching(sealed.message)
-        if attempt is None or not attempt.preparing or sealed.message.sender not in self.voters:
+        attempt = self._matching(promise)
+        if attempt is None or not attempt.preparing or promise.sender not in self.voters:
             return []
-        attempt.promises[sealed.message.sender] = sealed
+        attempt.promises[promise.sender] = sealed
         return self.proceed(now)
 
     def proceed(self, now: Instant) -> list[Effect]:
@@ -133,9 +136,9 @@ class Proposer:
         attempt = self.attempt
         if attempt is None or not attempt.preparing or len(attempt.promises) < self.quorum:
             return []
-        value = attempt.value_to_adopt() or self._own_value(attempt.slot)
-        if value is None:
-            self.attempt = None  # What there was to propose is no longer so.
+        value = attempt.value_to_adopt() or self._own_value(attempt.slot, now)
+        if value is None or not self._permits(attempt.slot, value, now):
+            self.attempt = None  # Nothing to propose any more, or nothing to vote for itself yet.
             self.not_before = Instant(now + RESEND_AFTER_S)
             return []
         ask = self._seal(self._accept(attempt.slot, attempt.ballot, value), value)
@@ -150,14 +153,14 @@ class Proposer:
         attempt.votes[self._signer.node_id] = answer.reply
         return [Record(answer.rows), *self._to_others(ask.frame)]
 
-    def voted(self, sealed: Authentic) -> None:
+    def voted(self, vote: Accepted, sealed: Authentic) -> None:
         """Count a vote for this ballot's value."""
-        attempt, vote = self._matching(sealed.message), sealed.message
+        attempt = self._matching(vote)
         if attempt is None or attempt.preparing or vote.sender not in self.voters:
             return
         asked = attempt.ask.message
         assert isinstance(asked, Accept)
-        if isinstance(vote, Accepted) and vote.value_hash == asked.value_hash:
+        if vote.value_hash == asked.value_hash:
             attempt.votes[vote.sender] = sealed
 
     def refused(self, nack: Nack, now: Instant) -> None:
@@ -212,7 +215,7 @@ class Proposer:
             self.attempt.resend_at = now
             self.attempt.resend_after_s = RESEND_AFTER_S / 2
 
-    def _matching(self, message: Message) -> Attempt | None:
+    def _matching(self, message: LogMessage) -> Attempt | None:
         attempt = self.attempt
         if attempt is None or (attempt.slot, attempt.ballot) != (message.slot, message.ballot):
             return None
@@ -222,7 +225,7 @@ class Proposer:
         spared = {self._signer.node_id, *but}
         return [SendTo(voter, frame) for voter in self.voters if voter not in spared]
 
-    def _seal(self, message: Message, value: bytes = b"") -> Authentic:
+    def _seal(self, message: LogMessage, value: bytes = b"") -> Authentic:
         return seal(message, self._signer, value)
 
     def _prepare(self, slot: Slot, ballot: Ballot) -> Prepare:

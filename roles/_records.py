@@ -1,13 +1,14 @@
 """What a slot decides, and the records that prove it to anyone who knows the network's quorum.
 
 A record holds the value and at least a quorum of signed votes for one ballot; who carries it does
-not matter. Value types may be added (`Abandon`); an unknown one is refused, never guessed at.
+not matter. Value types may be added; an unknown one is refused, never guessed at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -50,7 +51,18 @@ class Done(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     voters: tuple[str, ...]  # Kubernetes node names, sorted.
 
 
-Value = Claim | Started | Done
+class Abandon(
+    msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="abandon"
+):
+    """In STARTED's or DONE's stead: this generation is over, and the next may begin."""
+
+    initialiser: NodeId
+    reason: Annotated[str, msgspec.Meta(max_length=512)]
+    failed: Annotated[tuple[NodeId, ...], msgspec.Meta(max_length=64)] = ()
+    """Members of the plan that were not there; with the initialiser they rank last from now on."""
+
+
+Value = Claim | Started | Done | Abandon
 
 _values: msgspec.msgpack.Decoder[Value] = msgspec.msgpack.Decoder(Value)
 
@@ -69,9 +81,23 @@ class Decision:
     record: bytes
 
     @property
+    def abandons(self) -> bool:
+        """Whether this ends its generation without a cluster."""
+        return isinstance(self.value, Abandon)
+
+    @property
+    def place(self) -> Place:
+        """Where in the log it stands."""
+        return self.generation, self.slot
+
+    @property
     def key(self) -> str:
         """The ledger key that the record belongs under."""
         return record_key(self.generation, self.slot)
+
+
+Place = tuple[int, Slot]
+"""(generation, slot)."""
 
 
 def record_key(generation: int, slot: Slot) -> str:
@@ -101,7 +127,7 @@ def decode_value(raw: bytes, slot: Slot, generation: int) -> Value:
             flaw = _flaw(plan, generation)
             if flaw is not None:
                 raise BadMessage(flaw)
-        case ("started", Started()) | ("done", Done()):
+        case ("started", Started() | Abandon()) | ("done", Done() | Abandon()):
             pass
         case _:
             raise BadMessage(f"slot {slot} cannot hold {type(value).__name__}")
@@ -117,8 +143,8 @@ def done_voters_min(control_plane: int) -> int:
     return min(control_plane, control_plane // 2 + 2)
 
 
-def contradiction(value: Value, plan: ClusterPlan | None) -> str | None:
-    """Return why the value cannot follow the claim of this plan, or None."""
+def contradiction(value: Value, plan: ClusterPlan | None, slot: Slot) -> str | None:
+    """Return why the value cannot stand in `slot` after the claim of this plan, or None."""
     match value:
         case Claim():
             return None
@@ -131,6 +157,11 @@ def contradiction(value: Value, plan: ClusterPlan | None) -> str | None:
             seated = {seat.node_name for seat in plan.seats} & set(voters)
             enough = len(seated) >= done_voters_min(len(plan.seats))
             return None if enough else "DONE without enough members voting in etcd"
+        case Abandon(initialiser):
+            if plan is None or initialiser != plan.initialiser:
+                return "ABANDON names another initialiser than CLAIM"
+            bound = slot == "done" and not plan.leased
+            return "ABANDON of a plan that was started without a lease" if bound else None
 
 
 def read_record(record: bytes, *, network_id: str, quorum: int) -> Decision:

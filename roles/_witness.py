@@ -21,6 +21,7 @@ from roles._messages import (
     read_frame,
     without_value,
 )
+from roles._messages import Proof as ProofFrame
 from roles._state import Slot
 
 REMEMBERED_MAX = 1024
@@ -36,6 +37,11 @@ class Proof:
     culprit: NodeId
     first: bytes  # Frames.
     second: bytes
+
+    @property
+    def frame(self) -> bytes:
+        """What others are told; `prove` checks it."""
+        return msgspec.msgpack.encode(ProofFrame(self.first, self.second))
 
     def encode(self) -> bytes:
         """Return the bytes `read_proof` takes."""
@@ -67,7 +73,16 @@ def read_proof(data: bytes, *, network_id: str) -> Proof:
         frames = msgspec.msgpack.decode(data, type=tuple[bytes, bytes])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BadMessage("not a proof") from error
-    first, second = (read_frame(frame) for frame in frames)
+    return prove(*frames, network_id=network_id)
+
+
+def prove(one: bytes, other: bytes, *, network_id: str) -> Proof:
+    """Check that two frames prove that their signer contradicts itself.
+
+    Raises:
+        BadMessage: they do not, or not in this network.
+    """
+    first, second = read_frame(one), read_frame(other)
     if not isinstance(first, Authentic) or not isinstance(second, Authentic):
         raise BadMessage("not a proof")
     if _subject_of(first) != _subject_of(second) or first.message.network_id != network_id:
@@ -80,6 +95,8 @@ def read_proof(data: bytes, *, network_id: str) -> Proof:
 
 def _subject_of(vote: Authentic) -> _Subject:
     message = vote.message
+    if not isinstance(message, Accept | Accepted):
+        raise BadMessage("a message that fixes no value")
     return (
         type(message).__name__,
         message.generation,

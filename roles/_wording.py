@@ -8,42 +8,53 @@ from dataclasses import dataclass
 from ledger import NodeId
 from roles._attempt import Attempt
 from roles._election import NotYet
-from roles._electorate import Electorate, HaltReason, is_willing, machines
-from roles._journal import Memory
-from roles._nomination import Nomination
-from roles._records import Claim, Decision, Done, done_voters_min
-from roles._state import SLOTS, GenesisPhase, GenesisState, Problem, Slot, SlotState
+from roles._electorate import HaltReason, is_willing, machines
+from roles._journal import Journal, Memory, ballot_of
+from roles._lease import ABANDON_AFTER_S
+from roles._log import DecisionLog
+from roles._messages import Ballot
+from roles._records import Abandon, Claim, Done, Started, Value, decode_value, done_voters_min
+from roles._standpoint import Standpoint
+from roles._state import (
+    SLOTS,
+    Generation,
+    GenesisPhase,
+    GenesisState,
+    Problem,
+    Slot,
+    SlotState,
+)
+from roles._term import Term
 from roles._types import Bounds, Candidate, ClusterPlan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class View:
     """Everything `describe` reads."""
 
     me: NodeId
     bounds: Bounds
-    generation: int
-    may_vote: bool
-    memory: Memory
-    attempt: Attempt | None
-    electorate: Electorate
-    candidates: tuple[Candidate, ...]
-    nomination: Nomination
-    joined: tuple[str, ...]
-    conflicts: tuple[Decision, ...]
-    may_initialise: bool
+    journal: Journal
+    log: DecisionLog
+    term: Term
+    stand: Standpoint
+
+    @property
+    def memory(self) -> Memory:
+        return self.log.memory
+
+    @property
+    def attempt(self) -> Attempt | None:
+        return self.term.proposer.attempt
 
     @property
     def plan(self) -> ClusterPlan | None:
         """The decided plan."""
-        claim = self.memory.decided.get("claim")
-        if claim is None or not isinstance(claim.value, Claim):
-            return None
-        return claim.value.plan
+        return self.memory.plan
 
     def name(self, node: NodeId) -> str:
         """Return what people call a node; of an unknown one the end of its id."""
-        return next((c.shown for c in self.candidates if c.node == node), node[-8:])
+        return next((c.shown for c in self.stand.candidates if c.node == node), node[-8:])
 
     def names(self, nodes: Iterable[NodeId]) -> str:
         """Return several names, sorted, with commas."""
@@ -52,24 +63,54 @@ class View:
 
 def describe(view: View) -> GenesisState:
     """Return the state as it is shown."""
-    decided = view.memory.decided
-    done = decided.get("done")
+    memory, forming = view.memory, view.term.forming
+    done = memory.decided.get("done")
     halt = _halt(view)
-    newest = next((decided[slot] for slot in reversed(SLOTS) if slot in decided), None)
-    formed = done is not None and view.plan is not None
+    newest = next((memory.decided[s] for s in reversed(SLOTS) if s in memory.decided), None)
+    formed = memory.formed and view.plan is not None
     uid = done.value.kube_system_uid if done and isinstance(done.value, Done) else None
+    before = sorted(g for g in view.journal.memories if g < memory.generation)
     return GenesisState(
         phase=_phase(view, formed=formed, halt=halt),
-        generation=view.generation,
+        generation=memory.generation,
         plan=view.plan,
-        may_initialise=view.may_initialise,
+        started=memory.started,
+        formed=memory.formed,
+        may_initialise=view.log.may_initialise,
+        lease_until=forming.lease_until if forming is not None else None,
+        stop=forming.stop if forming is not None else False,
+        abandoned=_abandoned(view, before),
         waiting_for=None if formed else (halt[1].message if halt else _waiting_for(view)),
         votes=len(newest.signers) if newest is not None else 0,
         kube_system_uid=uid if formed else None,
-        slots=tuple(_slot_state(view, slot) for slot in SLOTS),
-        voters=view.electorate.voters,
-        excluded=view.electorate.excluded,
+        slots=tuple(_slot_state(view, memory, slot) for slot in SLOTS),
+        voters=view.stand.electorate.voters,
+        lease=forming.state(mute=view.stand.mute) if forming and not forming.is_over else None,
+        history=tuple(_generation(view, view.journal.of(number)) for number in before),
+        rivals=tuple(
+            decision.value.plan
+            for decision in view.log.conflicts.values()
+            if isinstance(decision.value, Claim)
+        ),
+        excluded=view.stand.electorate.excluded,
         problems=_problems(view, halt=halt if not formed else None),
+    )
+
+
+def _abandoned(view: View, before: Iterable[int]) -> tuple[str, ...]:
+    """Return the clusters of the generations that are over; the current one proves that."""
+    plans = (view.journal.of(number).plan for number in before)
+    return tuple(plan.cluster_id for plan in plans if plan is not None)
+
+
+def _generation(view: View, memory: Memory) -> Generation:
+    plan, over = memory.plan, memory.abandonment
+    return Generation(
+        number=memory.generation,
+        cluster_id=plan.cluster_id if plan is not None else None,
+        initialiser=plan.initialiser if plan is not None else None,
+        reason=over.value.reason if over and isinstance(over.value, Abandon) else None,
+        slots=tuple(_slot_state(view, memory, slot) for slot in SLOTS),
     )
 
 
@@ -85,16 +126,16 @@ _HALTED: dict[HaltReason, GenesisPhase] = {
 
 def _halt(view: View) -> _Halted | None:
     """Return why this node, which would vote, does not."""
-    if not view.may_vote:
+    if not view.stand.may_vote:
         return None
-    memory, halt = view.memory, view.electorate.halt
-    if memory.gap is not None:
+    journal, halt = view.journal, view.stand.electorate.halt
+    if journal.gap is not None:
         fix = (
             "nothing is needed if enough others vote; otherwise put its newest disk back, or start "
             "all machines afresh with a new token"
         )
-        return "halted-lost-memory", _error("MESH-4005", memory.gap, fix)
-    foreign = sorted(memory.limits - {view.bounds.limits})
+        return "halted-lost-memory", _error("MESH-4005", journal.gap, fix)
+    foreign = sorted(journal.limits - {view.bounds.limits})
     if foreign:
         most, quorum, control_plane = foreign[0]
         message = (
@@ -113,23 +154,20 @@ def _phase(view: View, *, formed: bool, halt: _Halted | None) -> GenesisPhase:
         return "formed"
     if halt is not None and ("claim" not in decided or halt[0] == "halted-too-many-voters"):
         return halt[0]
-    if "started" in decided and view.plan is not None:
+    if view.memory.started and view.plan is not None:
         return "started"
     if view.plan is not None:
         return "claimed"
-    return "voting" if view.attempt is not None or view.memory.has_voted else "discovering"
+    return "voting" if view.attempt is not None or view.journal.has_voted else "discovering"
 
 
 def _waiting_for(view: View) -> str:
     plan, attempt = view.plan, view.attempt
-    if plan is not None and "started" in view.memory.decided:
-        needed = done_voters_min(len(plan.seats))
-        members = ", ".join(view.name(seat.node) for seat in plan.seats)
-        seen = f"{len(view.joined)} of {needed} etcd voters seen from here"
-        return f"the control plane ({members}) to come up: {seen}"
+    if plan is not None and view.memory.started:
+        return _waiting_for_done(view, plan)
     if plan is not None:
         return f"{view.name(plan.initialiser)} to get {view.bounds.quorum} votes to start k3s"
-    if attempt is not None and view.nomination.enough:
+    if attempt is not None and view.term.nomination.enough:
         answered = view.names(attempt.answered)
         phase = "promises" if attempt.preparing else "votes"
         count = len(attempt.answered)
@@ -137,14 +175,35 @@ def _waiting_for(view: View) -> str:
     return _waiting_for_voters(view)
 
 
+def _waiting_for_done(view: View, plan: ClusterPlan) -> str:
+    first, forming = view.name(plan.initialiser), view.term.forming
+    if forming is not None:
+        lease = forming.state(mute=view.stand.mute)
+        generation = f"generation {plan.generation}"
+        if lease.gave_up is not None and not lease.released:
+            why = f"{first} gave {generation} up, as {lease.gave_up}"
+            return f"k3s to be down on all members: {why}"
+        if lease.released:
+            return f"{view.bounds.quorum} votes to abandon {generation}: {first} gave it up"
+        if lease.mute:
+            silence = f"{first} was not heard for {ABANDON_AFTER_S:.0f} s"
+            return f"more votes to abandon {generation}: {silence}"
+        if lease.role == "initialiser" and lease.until == 0.0:
+            return f"{view.bounds.quorum} voters to let k3s run: {len(lease.answered)} answered"
+    needed = done_voters_min(len(plan.seats))
+    members = ", ".join(view.name(seat.node) for seat in plan.seats)
+    seen = f"{len(view.term.evidence.joined)} of {needed} etcd voters seen from here"
+    return f"the control plane ({members}) to come up: {seen}"
+
+
 def _waiting_for_voters(view: View) -> str:
-    here, quorum = view.nomination.here, view.bounds.quorum
+    here, quorum = view.term.nomination.here, view.bounds.quorum
     names = view.names(candidate.node for candidate in here)
     seen = f"{len(here)} of {quorum} voters seen" + (f" ({names})" if names else "")
-    if not view.nomination.enough:
+    if not view.term.nomination.enough:
         more = f"{_more(quorum - len(here))} with this token must be reachable"
-        return f"{seen}: {more}{_unwilling(view.candidates)}"
-    plan = view.nomination.plan
+        return f"{seen}: {more}{_unwilling(view.stand.candidates)}"
+    plan = view.term.nomination.plan
     if isinstance(plan, NotYet):
         return plan.reason
     if view.memory.has_voted:
@@ -171,22 +230,45 @@ def _more(count: int) -> str:
     return "one more machine" if count == 1 else f"{count} more machines"
 
 
-def _slot_state(view: View, slot: Slot) -> SlotState:
-    decision = view.memory.decided.get(slot)
-    attempt = view.attempt if view.attempt is not None and view.attempt.slot == slot else None
-    ballot = view.memory.floor(slot)
+def _slot_state(view: View, memory: Memory, slot: Slot) -> SlotState:
+    decision, vote = memory.decided.get(slot), memory.accepted.get(slot)
+    current = memory is view.memory and view.attempt is not None and view.attempt.slot == slot
+    attempt = view.attempt if current else None
+    ballot = memory.floor(slot)
     signers: tuple[NodeId, ...] = ()
     if decision is not None:
         ballot, signers = decision.ballot, decision.signers
     elif attempt is not None:
         ballot, signers = attempt.ballot, tuple(sorted(attempt.votes))
+    voted_for = decode_value(vote.value, slot, memory.generation) if vote is not None else None
     return SlotState(
         slot=slot,
         decided=decision is not None,
-        ballot=(ballot.round, ballot.node) if ballot is not None else None,
+        ballot=_pair(ballot),
         signers=signers,
         proposer=ballot.node if ballot is not None else None,
+        value=_value_in_words(view, decision.value) if decision is not None else None,
+        voted=_pair(ballot_of(vote)) if vote is not None else None,
+        voted_for=_value_in_words(view, voted_for) if voted_for is not None else None,
+        promises=tuple(sorted(attempt.promises)) if attempt is not None else (),
     )
+
+
+def _pair(ballot: Ballot | None) -> tuple[int, NodeId] | None:
+    return (ballot.round, ballot.node) if ballot is not None else None
+
+
+def _value_in_words(view: View, value: Value) -> str:
+    match value:
+        case Claim(plan):
+            members = ", ".join(view.name(seat.node) for seat in plan.seats)
+            return f"{view.name(plan.initialiser)} starts cluster {plan.cluster_id[:8]} ({members})"
+        case Started(initialiser):
+            return f"{view.name(initialiser)} may start it"
+        case Done(_, _, voters):
+            return f"formed, with {len(voters)} etcd voters"
+        case Abandon(_, reason, _):
+            return f"abandoned: {reason}"
 
 
 def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
@@ -196,18 +278,31 @@ def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
             f"{view.name(culprit)} signed two values for one ballot; its votes do not count",
             "its key is in use on two machines, or its software is broken: take it away",
         )
-        for culprit in sorted(view.memory.proofs)
+        for culprit in sorted(view.journal.proofs)
     )
     doubled = (
         _error(
             "MESH-4007",
-            f"slot {conflict.slot} was also decided otherwise, by {view.names(conflict.signers)}: "
-            "more machines voted than this token allows",
+            f"slot {conflict.slot} of generation {conflict.generation} was also decided otherwise, "
+            f"by {view.names(conflict.signers)}: more machines voted than this token allows",
             "two clusters were made from one token; nothing is stopped: decide which one stays",
         )
-        for conflict in view.conflicts
+        for conflict in view.log.conflicts.values()
     )
-    return (*([halt[1]] if halt is not None else []), *faulty, *doubled)
+    gave_up = view.memory.gave_up
+    given_up = (
+        [
+            Problem(
+                code="MESH-4009",
+                severity="warning",
+                message=f"this node gave generation {view.memory.generation} up: {gave_up}",
+                fix="nothing is needed: the voters begin the next generation by themselves",
+            )
+        ]
+        if gave_up is not None and not view.memory.formed
+        else []
+    )
+    return (*([halt[1]] if halt is not None else []), *faulty, *doubled, *given_up)
 
 
 def _error(code: str, message: str, fix: str) -> Problem:

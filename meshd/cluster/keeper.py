@@ -167,7 +167,12 @@ class K3sCluster:
                 f"{request.recipient} published a key that nothing can be sealed to",
                 fix="restart meshd on that node; if it persists, reinstall the node",
             ) from error
-        return SecretSealed(recipient=request.recipient, name=request.name, value=value)
+        return SecretSealed(
+            recipient=request.recipient,
+            name=request.name,
+            value=value,
+            cluster_id=request.cluster_id,
+        )
 
     async def run(self, events: EventSink) -> None:
         """Keep k3s at the newest order and report changes, until cancelled. k3s runs on then."""
@@ -281,7 +286,6 @@ class K3sCluster:
                 worker=reading.worker,
                 has_node=order.seat == "worker" or runs_agent(self._settings.k3s),
                 vip_answers=reading.vip_answers,
-                has_database=self._paths.etcd_log.is_dir(),
                 stopped=self._ended,
                 loops=self._course.loops(self._clock().at),
                 silence=self._course.silence(self._clock().at),
@@ -289,8 +293,6 @@ class K3sCluster:
             self._said,
         )
         if said.state == "ready":
-            for name in order.remove:
-                await self._watch.remove_node(name)
             self._course.is_well(self._clock().at)
         return said
 

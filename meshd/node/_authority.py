@@ -5,19 +5,21 @@ Invariant: an answer never turns from yes to no; "not known yet" is answered by 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ledger import NodeId, Policy
-from roles import Bounds, GenesisState, verify_record
+from roles import Bounds, ClusterPlan, verify_record
 
 
-def authority_of(*, network_id: str, bounds: Bounds, genesis: Callable[[], GenesisState]) -> Policy:
+def authority_of(
+    *, network_id: str, bounds: Bounds, plans: Callable[[], Iterable[ClusterPlan]]
+) -> Policy:
     """Return the ledger's policy of a network.
 
     Args:
         network_id: of this network.
         bounds: a record of the decision log needs its quorum of signatures.
-        genesis: returns what is decided at the time of the question.
+        plans: returns the plans of all generations that are known at the time of the question.
     """
 
     def genesis_valid(generation: int, slot: str, value: bytes) -> bool:
@@ -26,10 +28,9 @@ def authority_of(*, network_id: str, bounds: Bounds, genesis: Callable[[], Genes
         return reason is None
 
     def held_seat(node: NodeId) -> bool | None:
-        plan = genesis().plan
-        if plan is None:
-            return None
-        return True if plan.seat_of(node) is not None else None
+        # Of any generation: what was written under a plan that is over stays lawful.
+        held = any(plan.seat_of(node) is not None for plan in plans())
+        return True if held else None
 
     def seats_valid(_epoch: int, _value: bytes) -> bool | None:
         return None  # Seats beyond the first plan come with repair.

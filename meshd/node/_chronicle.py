@@ -23,7 +23,9 @@ def genesis_notes(
     """Return what happened in the decision log between two states."""
     notes: list[Note] = []
     was = before.phase if before is not None else "discovering"
-    if after.phase == was:
+    if before is not None and after.generation > before.generation:
+        notes.append(Note(kind="generation_abandoned", text=_abandoned(directory, before, after)))
+    if after.phase == was and (before is None or before.plan == after.plan):
         return notes
     plan = after.plan
     if plan is not None and (before is None or before.plan != plan):
@@ -102,6 +104,17 @@ def _claim(directory: Directory, plan: ClusterPlan, votes: int) -> str:
         f"generation {plan.generation}: {directory.name(plan.initialiser)} starts the cluster, "
         f"control plane {seats}; {votes} votes"
     )
+
+
+def _abandoned(directory: Directory, before: GenesisState, after: GenesisState) -> str:
+    """Return what ended the generations that this node left."""
+    told = []
+    for one in after.history:
+        if one.number >= before.generation:
+            first = directory.name(one.initialiser) if one.initialiser is not None else "unknown"
+            told.append(f"generation {one.number} ({first}): {one.reason or 'a later one began'}")
+    ended = "; ".join(told) or f"generation {before.generation}"
+    return f"abandoned: {ended}; generation {after.generation} begins"
 
 
 def _reached(state: GenesisState | None, phase: str) -> bool:

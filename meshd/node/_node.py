@@ -39,12 +39,12 @@ from meshd.node._chronicle import AddressLog, genesis_notes, k3s_notes
 from meshd.node._clocks import RECHECK_S, Clocks, judge_clocks
 from meshd.node._health import changed_settings, health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
-from meshd.node._registers import OwnRegisters, k3s_record
+from meshd.node._registers import OwnRegisters, k3s_record, reading_of
 from meshd.node._seals import Seals, sealed_key
 from meshd.node._view import View
 from meshd.node._waiting import NodePhase, phase_of, waiting_for
 from meshd.schema import Facts
-from roles import Bounds, Candidate, Genesis, GenesisState
+from roles import Bounds, Candidate, ClusterPlan, Genesis, GenesisState
 
 
 class Node:
@@ -96,19 +96,19 @@ class Node:
             now=now.at,
             journal=votes,
         )
-        authority = authority_of(
-            network_id=network_id, bounds=bounds, genesis=lambda: self.genesis.state
-        )
         self.replica = Replica(
             signer,
             network=network_id,
-            authority=authority,
+            authority=authority_of(
+                network_id=network_id, bounds=bounds, plans=lambda: self.genesis.plans
+            ),
             rng=rng,
             now=now,
             entries=entries,
         )
         self.standing = Standing()
         self._state: GenesisState | None = None
+        self._plans: tuple[ClusterPlan, ...] = ()
         self._people: tuple[tuple[Candidate, ...], frozenset[NodeId]] = (), frozenset()
         self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
         self._broken: Counter[NodeId] = Counter()  # Genesis frames at fault, by peer.
@@ -226,11 +226,9 @@ class Node:
                 self._out += self._address_log.notes(self.directory, event)
                 self.observed = event
                 self._unsettled = True
-                self._from_genesis(
-                    self.genesis.observe(event.voters, event.kube_system_uid, now.at), now
-                )
-            case SecretSealed(recipient, name, value):
-                self._write(sealed_key(recipient, name), value, now)
+                self._from_genesis(self.genesis.observe(reading_of(event), now.at), now)
+            case SecretSealed():
+                self._take_seal(event, now)
             case HealthObserved(items):
                 self.shell_health = items
             case Wakeup():
@@ -238,12 +236,17 @@ class Node:
             case _:
                 assert_never(event)
 
+    def _take_seal(self, event: SecretSealed, now: Moment) -> None:
+        """Put a sealed secret into the ledger, unless its cluster was abandoned meanwhile."""
+        plan = self.standing.plan
+        if plan is not None and event.cluster_id in ("", plan.cluster_id):
+            self._write(sealed_key(event.recipient, event.name, plan.generation), event.value, now)
+
     def _received(self, event: Received, now: Moment) -> None:
         match event.channel:
             case Channel.LEDGER:
                 self._from_ledger(self.replica.receive(event.peer, event.frame, now), now)
-                forgotten = self.replica.forgotten
-                if forgotten is not None:
+                if (forgotten := self.replica.forgotten) is not None:
                     self._from_genesis(self.genesis.contradicted(forgotten.key, now.at), now)
             case Channel.GENESIS:
                 self._from_genesis(self.genesis.receive(event.peer, event.frame, now.at), now)
@@ -309,9 +312,9 @@ class Node:
             wish=self.facts.role_wish,
             candidates=self.candidates(),
         )
-        known_plan = self.standing.plan
         self.standing = Standing.of(state)
-        if state.plan != known_plan:
+        if self.genesis.plans != self._plans:
+            self._plans = self.genesis.plans
             self._from_ledger(self.replica.reconsider(now), now)
 
     def _reorder(self) -> None:
@@ -331,7 +334,7 @@ class Node:
         self._out += self._seals.due(
             self.directory,
             self.standing,
-            written=self._view.handed_over,
+            written=self._view.handed_over(self.standing.generation),
             holds_secrets=self.seat == "initialiser" or all(n in sealed for n in SERVER_SECRETS),
             now=now.at,
         )
@@ -393,5 +396,5 @@ class Node:
     @property
     def _sealed(self) -> Mapping[str, bytes]:
         """The secrets sealed to this node, by name."""
-        plan = self.standing.plan
-        return self._view.sealed_by(plan.initialiser if plan is not None else None)
+        first = self.standing.plan.initialiser if self.standing.plan is not None else None
+        return self._view.sealed_by(first, generation=self.standing.generation)

@@ -1,7 +1,8 @@
 """What k3s on this node shall be: a pure function of what was decided and what others published.
 
 Invariant: no order for a worker, and none that mentions the VIP, before DONE; `cluster-init` only
-after STARTED; an address to join is another server's own address.
+after STARTED; an address to join is another server's own address; before DONE k3s of a leased plan
+has a deadline.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ledger import NodeId
+from ledger import Instant, NodeId
 from meshd.events import ClusterOrder
 from meshd.node._directory import Directory, Known
-from meshd.node._removal import members_to_remove
 from roles import ClusterPlan, GenesisState, RoleWish
 
 SeatKind = Literal["initialiser", "server", "worker", "none"]
@@ -31,6 +31,9 @@ class Standing:
     started: bool = False
     may_initialise: bool = False  # STARTED names this node, and its intent is on its disk.
     formed: bool = False
+    lease_until: Instant | None = None  # Of k3s on this node; None: no limit.
+    stop: bool = False  # K3s of the plan is to be down here, for good.
+    abandoned: tuple[str, ...] = ()  # Clusters of generations that are over.
 
     @classmethod
     def of(cls, state: GenesisState) -> Standing:
@@ -38,16 +41,19 @@ class Standing:
 
         From its slots: a phase that says why this node stopped voting takes back no decision.
         """
-        decided = {slot.slot for slot in state.slots if slot.decided}
         return cls(
             generation=state.generation,
             plan=state.plan,
-            started="started" in decided,
+            started=state.started,
             may_initialise=state.may_initialise,
-            formed="done" in decided,
+            formed=state.formed,
+            lease_until=state.lease_until,
+            stop=state.stop,
+            abandoned=state.abandoned,
         )
 
 
+NO_LEASE = Instant(0.0)
 NOTHING = ClusterOrder(seat="none", plan=None, formed=False)
 
 
@@ -79,39 +85,44 @@ def order_for(
         sealed: secrets sealed to this node, by name.
         hold: why k3s must not be started now, whatever was decided.
     """
-    order = _order_for(directory, wish=wish, standing=standing, sealed=sealed)
-    if order.seat == "none" or order.plan is None:
+    order = _order_under_plan(directory, wish=wish, standing=standing, sealed=sealed)
+    order = replace(order, abandoned=standing.abandoned)
+    if order.seat == "none":
         return order
-    serves = order.formed and order.seat != "worker"
-    return replace(
-        order,
-        hold=hold,
-        servers_version=_version_at(directory, order),
-        remove=members_to_remove(directory, order.plan) if serves else (),
-    )
+    return replace(order, hold=hold, servers_version=_version_at(directory, order))
 
 
-def _order_for(
+def _order_under_plan(
     directory: Directory, *, wish: RoleWish, standing: Standing, sealed: Mapping[str, bytes]
 ) -> ClusterOrder:
     plan = standing.plan
-    if plan is None or not standing.started:
+    if plan is None or not (standing.started or standing.formed):
         return NOTHING
     seat = seat_in(plan, directory.me, wish)
-    if seat == "none":
-        return ClusterOrder(seat=seat, plan=plan, formed=standing.formed)
+    if seat == "none" or standing.stop:
+        stop = standing.stop and seat != "none"
+        until = NO_LEASE if stop else None
+        return ClusterOrder(
+            seat=seat, plan=plan, formed=standing.formed, lease_until=until, stop=stop
+        )
     join = servers_to_join(directory, standing)
+    order = ClusterOrder(
+        seat=seat,
+        plan=plan,
+        formed=standing.formed,
+        join=join,
+        lease_until=standing.lease_until,
+    )
     if seat == "initialiser":
         if not (standing.may_initialise or standing.formed):
             return NOTHING
         # Once formed it has others to join, so that a lost database never means a second start.
-        others = join if standing.formed else ()
-        return ClusterOrder(seat=seat, plan=plan, formed=standing.formed, join=others)
+        return order if standing.formed else replace(order, join=())
     needed = SERVER_SECRETS if seat == "server" else WORKER_SECRETS
     provided = tuple((name, sealed[name]) for name in needed if name in sealed)
     if not join or len(provided) < len(needed) or (seat == "worker" and not standing.formed):
         return NOTHING
-    return ClusterOrder(seat=seat, plan=plan, formed=standing.formed, join=join, sealed=provided)
+    return replace(order, sealed=provided)
 
 
 def _version_at(directory: Directory, order: ClusterOrder) -> str:
@@ -132,7 +143,9 @@ def servers_to_join(directory: Directory, standing: Standing) -> tuple[str, ...]
     """
     plan = standing.plan
     assert plan is not None
-    others = [seat for seat in plan.seats if seat.node != directory.me]
+    facts = directory[directory.me].facts
+    here = facts.node_ip if facts is not None else None  # A seat of this machine's lost identity.
+    others = [s for s in plan.seats if s.node != directory.me and s.node_ip != here]
     others.sort(key=lambda seat: seat.node != plan.initialiser)  # Stable: then in plan order.
     serving = [seat for seat in others if _serves(directory[seat.node], plan)]
     alive = [seat for seat in serving if directory[seat.node].link not in ("failed", "left")]

@@ -17,6 +17,7 @@ from meshd.node._directory import Directory
 from meshd.node._orders import SeatKind, Standing
 from meshd.node._soundness import printable
 from meshd.schema import K3sRecord, LinkRecord
+from roles import K3sReading
 
 NEVER = Instant(float("inf"))
 
@@ -97,6 +98,26 @@ class OwnRegisters:
             yield self._links.key, value
 
 
+def reading_of(event: K3sObserved) -> K3sReading:
+    """Return what genesis needs of what k3s says."""
+    return K3sReading(
+        cluster_id=event.cluster_id,
+        voters=event.voters,
+        kube_system_uid=event.kube_system_uid,
+        members=event.members,
+        exits=event.exits,
+        stopped=event.stopped,
+    )
+
+
+def _of_this_plan(observed: K3sObserved | None, standing: Standing) -> K3sObserved | None:
+    """Return what was observed, without what an earlier generation's cluster said of itself."""
+    plan = standing.plan
+    if observed is None or plan is None or observed.cluster_id in ("", plan.cluster_id):
+        return observed
+    return K3sObserved(state=observed.state, version=observed.version)
+
+
 def k3s_record(
     *,
     seat: SeatKind,
@@ -112,7 +133,9 @@ def k3s_record(
     been away says nothing about k3s.
     """
     ours = standing.plan if order.seat != "none" else None
-    seen = observed or held or K3sObserved(state="absent")
+    if held is not None and ours is not None and held.cluster_id not in ("", ours.cluster_id):
+        held = None  # Of a generation that is over.
+    seen = _of_this_plan(observed, standing) or held or K3sObserved(state="absent")
     state = seen.state
     if state == "absent" and seat != "none":
         state = "waiting"
@@ -128,7 +151,6 @@ def k3s_record(
         kube_system_uid=seen.kube_system_uid,
         nodes_ready=seen.nodes_ready,
         vip_holder=seen.vip_holder,
-        lost_database=seen.lost_database,
     )
 
 

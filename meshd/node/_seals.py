@@ -23,9 +23,18 @@ Wanted = tuple[NodeId, str]
 """(recipient, name of the secret)."""
 
 
-def sealed_key(recipient: NodeId, name: str) -> str:
-    """Return the ledger key under which a secret sealed to `recipient` stands."""
-    return f"sealed/{recipient}/{name}"
+def sealed_key(recipient: NodeId, name: str, generation: int = 1) -> str:
+    """Return the ledger key under which a secret sealed to `recipient` stands.
+
+    Each generation has secrets of its own, so the later ones have their number behind the name.
+    """
+    return f"sealed/{recipient}/{name}" + (f".{generation}" if generation > 1 else "")
+
+
+def secret_in(labelled: str) -> tuple[str, int]:
+    """Return the name of the secret and the generation, from the last part of `sealed_key`."""
+    name, _, number = labelled.partition(".")
+    return name, int(number) if number.isdecimal() else 1
 
 
 class Seals:
@@ -33,6 +42,7 @@ class Seals:
 
     def __init__(self) -> None:
         self._asked: dict[Wanted, Instant] = {}
+        self._cluster_id = ""
         self._noticed: dict[Wanted, Instant] = {}
         self.deadline = Instant(float("inf"))
 
@@ -55,6 +65,9 @@ class Seals:
             now: the time.
         """
         self.deadline = Instant(float("inf"))
+        cluster_id = standing.plan.cluster_id if standing.plan is not None else ""
+        if cluster_id != self._cluster_id:
+            self._cluster_id, self._asked, self._noticed = cluster_id, {}, {}
         wanted = [
             one
             for one in _wanted(directory, standing, holds_secrets=holds_secrets)
@@ -73,7 +86,14 @@ class Seals:
             at = self._due_at((recipient, name), standing, delay_s)
             if at <= now:
                 self._asked[recipient, name] = now
-                due.append(Seal(recipient=recipient, sealing_key=facts.sealing_key, name=name))
+                due.append(
+                    Seal(
+                        recipient=recipient,
+                        sealing_key=facts.sealing_key,
+                        name=name,
+                        cluster_id=cluster_id,
+                    )
+                )
                 at = Instant(now + RETRY_AFTER_S)
             self.deadline = min(self.deadline, at)
         return due

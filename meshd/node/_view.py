@@ -15,6 +15,7 @@ import msgspec
 from ledger import Entry, NodeId
 from meshd.events import ClockObserved, Connected, Disconnected, Learn, LinkObserved, Note
 from meshd.node._directory import Directory
+from meshd.node._seals import secret_in
 from meshd.node._soundness import Unsound, sound_facts, sound_k3s
 from meshd.schema import Facts, K3sRecord, LinkRecord
 
@@ -29,10 +30,11 @@ class View:
     def __init__(self, me: NodeId) -> None:
         self.me = me
         self.directory = Directory(me)
-        self.handed_over: set[tuple[NodeId, str]] = set()  # (recipient, secret) in the ledger.
+        self._handed_over: dict[int, set[tuple[NodeId, str]]] = {}  # (recipient, secret).
         self.malformed: Counter[NodeId] = Counter()
         self.people_changed = True  # Whether candidates, or who is present, may have changed.
-        self._sealed: dict[str, dict[NodeId, bytes]] = {}  # To this node: secret, by author.
+        # To this node, by generation: secret, by author.
+        self._sealed: dict[int, dict[str, dict[NodeId, bytes]]] = {}
 
     def link_changed(
         self, event: Connected | Disconnected | LinkObserved | ClockObserved
@@ -89,19 +91,26 @@ class View:
             case ["node", _, "links"]:
                 self.directory[entry.author].neighbours = _LINKS.decode(value)
                 self.people_changed = True
-            case ["sealed", recipient, name]:
-                self.handed_over.add((NodeId(recipient), name))
+            case ["sealed", recipient, labelled]:
+                name, generation = secret_in(labelled)
+                over = self._handed_over.setdefault(generation, set())
+                over.add((NodeId(recipient), name))
                 if recipient == self.me:
-                    self._sealed.setdefault(name, {})[entry.author] = value
+                    to_me = self._sealed.setdefault(generation, {})
+                    to_me.setdefault(name, {})[entry.author] = value
             case _:
                 pass
         return []
 
-    def sealed_by(self, first: NodeId | None) -> dict[str, bytes]:
+    def handed_over(self, generation: int) -> frozenset[tuple[NodeId, str]]:
+        """Return what was sealed in that generation: (recipient, name of the secret)."""
+        return frozenset(self._handed_over.get(generation, ()))
+
+    def sealed_by(self, first: NodeId | None, *, generation: int = 1) -> dict[str, bytes]:
         """Return the secrets sealed to this node by name, those that `first` sealed preferred."""
         return {
             name: by_author[first] if first in by_author else by_author[min(by_author)]
-            for name, by_author in sorted(self._sealed.items())
+            for name, by_author in sorted(self._sealed.get(generation, {}).items())
         }
 
     def _take_facts(self, author: NodeId, facts: Facts) -> list[Learn]:

@@ -7,7 +7,7 @@ from typing import Literal, assert_never
 
 from meshd.events import ClusterOrder, K3sObserved
 from meshd.node._directory import Directory
-from meshd.node._orders import SERVER_SECRETS, WORKER_SECRETS, seat_in
+from meshd.node._orders import NO_LEASE, SERVER_SECRETS, WORKER_SECRETS, seat_in
 from roles import ClusterPlan, GenesisState, RoleWish
 
 NodePhase = Literal["starting", "discovering", "voting", "joining", "steady", "halted", "leaving"]
@@ -36,12 +36,18 @@ def waiting_for(
         return genesis.waiting_for or f"{directory.name(plan.initialiser)} to start the cluster"
     if order.seat == "none":
         return _before_any_order(directory, plan, seat, genesis, sealed)
-    return _under_orders(directory, plan, genesis, observed)
+    return _under_orders(directory, plan, genesis, order, observed)
 
 
 def _under_orders(
-    directory: Directory, plan: ClusterPlan, genesis: GenesisState, observed: K3sObserved | None
+    directory: Directory,
+    plan: ClusterPlan,
+    genesis: GenesisState,
+    order: ClusterOrder,
+    observed: K3sObserved | None,
 ) -> str | None:
+    if order.stop or order.lease_until == NO_LEASE:
+        return genesis.waiting_for or "the voters to let k3s run"
     if observed is None or observed.state != "ready":
         told = observed.waiting_for if observed is not None else None
         return told or "k3s on this node to become ready"

@@ -126,7 +126,7 @@ def test_of_two_who_sealed_a_secret_the_initialiser_is_preferred() -> None:
     assert view.sealed_by(people.IDS[2]) == {"agent-token": b"from 2"}
     assert view.sealed_by(people.IDS[1]) == {"agent-token": b"from 1"}
     assert view.sealed_by(None) == {"agent-token": b"from 1"}
-    assert (ME, "agent-token") in view.handed_over
+    assert (ME, "agent-token") in view.handed_over(1)
 
 
 def test_nodes_further_off_are_present_through_what_their_neighbours_publish() -> None:

@@ -14,6 +14,7 @@ from roles import (
     Effect,
     Genesis,
     GenesisState,
+    K3sReading,
     Publish,
     Record,
     Reject,
@@ -21,7 +22,19 @@ from roles import (
     SendTo,
     Slot,
 )
-from roles._messages import Accept, Ballot, Nack, Prepare, Promise, hash_of, read_frame, seal
+from roles._messages import (
+    Accept,
+    Authentic,
+    Ballot,
+    LeaseMessage,
+    Nack,
+    Prepare,
+    Promise,
+    Proof,
+    hash_of,
+    read_frame,
+    seal,
+)
 from roles._messages import Record as DecidedFrame
 from roles._records import read_record
 from tests.roles.world import NETWORK, candidate_of, signer_of
@@ -108,7 +121,8 @@ class Table:
     def observe(self, number: int, voters: Sequence[int], uid: str | None = "uid-1") -> None:
         """Let k3s on a node name these nodes as etcd's voters."""
         names = [self.candidates[n].node_name for n in voters]
-        effects = self.machines[number].observe(names, uid, Instant(self.now))
+        reading = K3sReading(voters=tuple(names), kube_system_uid=uid)
+        effects = self.machines[number].observe(reading, Instant(self.now))
         self.perform(number, effects)
 
     def perform(self, number: int, effects: Sequence[Effect]) -> None:
@@ -151,7 +165,13 @@ def frame_in_words(frame: bytes) -> str:
         decision = read_record(frame, network_id=NETWORK, quorum=1)
         signers = ", ".join(f"n{n}" for n in sorted(number_of(s) for s in decision.signers))
         return f"Decided {decision.slot}, signed by {signers}"
+    if isinstance(found, Proof):
+        first = read_frame(found.first)
+        assert isinstance(first, Authentic)
+        return f"Proof about n{number_of(first.message.sender)}"
     message = found.message
+    if isinstance(message, LeaseMessage):
+        return f"{type(message).__name__} of generation {message.generation}"
     ballot = f"{message.ballot.round}.n{number_of(message.ballot.node)}"
     extra = ""
     if isinstance(message, Promise) and message.accepted is not None:

@@ -18,6 +18,7 @@ from ledger import Instant, NodeId
 from roles._acceptor import Acceptor
 from roles._attempt import Attempt
 from roles._journal import Memory, read_journal
+from roles._journal import ballot_of as ballot_of_vote
 from roles._messages import (
     Accept,
     Accepted,
@@ -128,8 +129,9 @@ def swap(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:
 def restarted(voter: int, journal: Journal) -> tuple[Acceptor, Memory]:
     """Return the acceptor that a voter is after a crash: its journal is all it has."""
     signer = signer_of(20 + voter)
-    memory = read_journal(journal, me=signer.node_id, network_id=NETWORK, generation=1)
-    assert memory.damage is None
+    whole = read_journal(journal, me=signer.node_id, network_id=NETWORK)
+    assert whole.damage is None
+    memory = whole.of(1)
     return Acceptor(signer, memory), memory
 
 
@@ -221,7 +223,7 @@ def lowest_adopted(patch: pytest.MonkeyPatch) -> None:
 def promises_forgotten(patch: pytest.MonkeyPatch) -> None:
     def floor(self: Memory, slot: str) -> Ballot | None:
         vote = next((v for s, v in self.accepted.items() if s == slot), None)
-        return vote.message.ballot if vote is not None else None
+        return ballot_of_vote(vote) if vote is not None else None
 
     patch.setattr(Memory, "floor", floor)
 

@@ -9,8 +9,7 @@ import pytest
 
 from ledger import Instant
 from roles import Bounds
-from roles._messages import Ballot, Nack, read_frame, seal
-from roles._messages import Record as DecidedFrame
+from roles._messages import Ballot, Nack, seal
 from tests.roles.table import (
     THREE,
     Table,
@@ -211,9 +210,9 @@ def test_a_voter_that_missed_a_decision_is_brought_up_to_date_by_its_own_refusal
 def test_a_node_that_asks_about_a_decided_slot_is_told_the_decision() -> None:
     table = claimed()
     give(table, 9, 2, prepare(9, 50))
-    (post,) = table.posted
-    found = read_frame(post.frame)
-    assert isinstance(found, DecidedFrame)
+    told = [frame_in_words(post.frame).split(",")[0] for post in table.posted]
+    assert told == ["Decided claim", "Decided started"]
+    assert {post.to for post in table.posted} == {9}
 
 
 def test_a_decision_that_nobody_published_is_published_by_who_knows_it() -> None:

@@ -255,6 +255,10 @@ def test_a_proposer_of_two_values_in_one_ballot_is_proven_faulty_and_excluded() 
     assert [frame_in_words(post.frame) for post in table.posted] == ["Accepted claim 9.n3"]
     give(table, 3, 1, accept(3, 9, second))
     assert table.rejected == [(1, "two values for one ballot")]
+    proofs = [post for post in table.posted if "Proof" in frame_in_words(post.frame)]
+    assert sorted(post.to for post in proofs) == [2, 3]
+    table.deliver(to=2)  # One is enough for everyone: it checks itself.
+    assert [problem.code for problem in table.machines[2].state.problems] == ["MESH-4006"]
     state = table.machines[1].state
     assert [problem.code for problem in state.problems] == ["MESH-4006"]
     assert [refusal.node for refusal in state.excluded] == [signer_of(3).node_id]

@@ -19,7 +19,7 @@ from roles import _proposer as proposer_module
 from roles._acceptor import Acceptor, Answer
 from roles._attempt import Attempt
 from roles._genesis import Genesis
-from roles._journal import Memory
+from roles._journal import Memory, ballot_of
 from roles._log import DecisionLog
 from roles._messages import Accept, Authentic, BadMessage, Ballot, Prepare, Promise, write_record
 from roles._proposer import Proposer
@@ -133,7 +133,7 @@ def votes_are_sent_before_they_are_written(patch: pytest.MonkeyPatch) -> None:
 def a_higher_promise_is_ignored(patch: pytest.MonkeyPatch) -> None:
     def floor(self: Memory, slot: Slot) -> Ballot | None:
         vote = self.accepted.get(slot)
-        return vote.message.ballot if vote is not None else None
+        return ballot_of(vote) if vote is not None else None
 
     patch.setattr(Memory, "floor", floor)
 
@@ -194,8 +194,8 @@ def a_restart_forgets_the_own_ballot(patch: pytest.MonkeyPatch) -> None:
 def k3s_starts_on_a_claim_alone(patch: pytest.MonkeyPatch) -> None:
     # Whoever accepted a CLAIM of its own thinks that it may begin.
     def may_initialise(self: DecisionLog) -> bool:
-        vote = self._memory.accepted.get("claim")
-        return vote is not None and vote.message.ballot.node == self._me
+        vote = self.memory.accepted.get("claim")
+        return vote is not None and ballot_of(vote).node == self._me
 
     patch.setattr(DecisionLog, "may_initialise", property(may_initialise))
 

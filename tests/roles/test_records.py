@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -26,6 +28,7 @@ from roles._messages import (
 )
 from roles._messages import Record as DecidedFrame
 from roles._records import (
+    Abandon,
     Claim,
     Done,
     Started,
@@ -255,19 +258,31 @@ def test_values_survive_the_wire() -> None:
 
 
 def test_a_value_of_an_unknown_type_is_refused_not_guessed_at() -> None:
-    raw = msgspec.msgpack.encode(["abandon", "x", "why"])
+    raw = msgspec.msgpack.encode(["abdicate", "x", "why"])
     with pytest.raises(BadMessage, match="not a genesis value"):
         decode_value(raw, "started", 1)
 
 
 def test_a_value_must_follow_from_the_claim() -> None:
     claim, first = plan(1, 2, 3), signer_of(1).node_id
-    assert contradiction(Started(first), claim) is None
-    assert contradiction(Started(first), None) is not None
-    assert contradiction(Started(signer_of(2).node_id), claim) is not None
-    assert contradiction(Done(first, "uid", ("n1", "n2", "n3")), claim) is None
-    assert contradiction(Done(first, "uid", ("n1", "n2", "n9")), claim) is not None
-    assert contradiction(Done(signer_of(2).node_id, "uid", ("n1", "n2", "n3")), claim) is not None
+    other = signer_of(2).node_id
+    assert contradiction(Started(first), claim, "started") is None
+    assert contradiction(Started(first), None, "started") is not None
+    assert contradiction(Started(other), claim, "started") is not None
+    assert contradiction(Done(first, "uid", ("n1", "n2", "n3")), claim, "done") is None
+    assert contradiction(Done(first, "uid", ("n1", "n2", "n9")), claim, "done") is not None
+    assert contradiction(Done(other, "uid", ("n1", "n2", "n3")), claim, "done") is not None
+
+
+def test_a_plan_is_abandoned_before_its_start_or_under_its_lease() -> None:
+    unleased, first = plan(1, 2, 3), signer_of(1).node_id
+    leased = replace(unleased, leased=True)
+    assert contradiction(Abandon(first, "why"), unleased, "started") is None
+    assert contradiction(Abandon(first, "why"), leased, "done") is None
+    refusal = contradiction(Abandon(first, "why"), unleased, "done")
+    assert refusal == "ABANDON of a plan that was started without a lease"
+    assert contradiction(Abandon(signer_of(2).node_id, "why"), leased, "done") is not None
+    assert contradiction(Abandon(first, "why"), None, "started") is not None
 
 
 def test_done_leaves_no_cluster_that_one_loss_kills() -> None:

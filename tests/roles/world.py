@@ -16,7 +16,19 @@ from random import Random
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import Instant, NodeId, Signer
-from roles import Bounds, Candidate, Effect, Genesis, Publish, Record, Reject, SendTo, verify_record
+from roles import (
+    Bounds,
+    Candidate,
+    Effect,
+    Genesis,
+    K3sReading,
+    Publish,
+    Record,
+    Reject,
+    SendTo,
+    verify_record,
+)
+from roles._journal import row_key
 from roles._messages import Accepted, Authentic, Ballot, Message, Prepare, Promise, read_frame
 from roles._messages import Record as DecidedFrame
 
@@ -116,36 +128,35 @@ class Judge:
             self._sees(found)
 
     def _is_durable(self, message: Message, disk: Mapping[str, bytes]) -> None:
-        at = f"{message.generation}/{message.slot}"
-        if isinstance(message, Promise):
-            row = disk.get(f"promise/{at}")
-        elif isinstance(message, Accepted):
-            row = disk.get(f"accept/{at}")
-        elif isinstance(message, Prepare):
-            row = disk.get(f"ballot/{message.generation}")
-        else:
+        if not isinstance(message, Promise | Accepted | Prepare):
             return
+        key = row_key(message)
+        row = disk.get(key) if key is not None else None
         found = read_frame(row) if row is not None else None
-        if not isinstance(found, Authentic) or found.message.ballot < message.ballot:
+        kept = found.message if isinstance(found, Authentic) else None
+        held = isinstance(kept, Promise | Accepted | Prepare) and kept.ballot >= message.ballot
+        if not held:
             raise Violation(f"a {type(message).__name__} revealed before it was durable")
 
     def _sees(self, sealed: Authentic) -> None:
         message = sealed.message
-        if isinstance(message, Promise):
-            key = (message.sender, message.slot)
-            self._promised[key] = max(self._promised.get(key, message.ballot), message.ballot)
-        if not isinstance(message, Accepted):
+        if not isinstance(message, Promise | Accepted):
             return
-        promised = self._promised.get((message.sender, message.slot))
+        slot = f"{message.generation}/{message.slot}"
+        if isinstance(message, Promise):
+            key = (message.sender, slot)
+            self._promised[key] = max(self._promised.get(key, message.ballot), message.ballot)
+            return
+        promised = self._promised.get((message.sender, slot))
         if promised is not None and message.ballot < promised:
-            raise Violation(f"a vote below a promise in slot {message.slot}")
-        value = self._values.setdefault((message.slot, message.ballot), message.value_hash)
+            raise Violation(f"a vote below a promise in slot {slot}")
+        value = self._values.setdefault((slot, message.ballot), message.value_hash)
         if value != message.value_hash:
-            raise Violation(f"two values voted for in one ballot of slot {message.slot}")
-        voters = self._votes[message.slot, message.ballot, message.value_hash]
+            raise Violation(f"two values voted for in one ballot of slot {slot}")
+        voters = self._votes[slot, message.ballot, message.value_hash]
         voters.add(message.sender)
         if len(voters) >= self.quorum:
-            self._chose(message.slot, message.value_hash)
+            self._chose(slot, message.value_hash)
 
     def _chose(self, slot: str, value: bytes) -> None:
         if self.chosen.setdefault(slot, value) != value:
@@ -153,7 +164,7 @@ class Judge:
 
     def ballots(self, slot: str) -> set[Ballot]:
         """Return the ballots in which anyone voted in this slot."""
-        return {ballot for voted_slot, ballot in self._values if voted_slot == slot}
+        return {ballot for at, ballot in self._values if at.endswith(f"/{slot}")}
 
     def sees_row(self, key: str, data: bytes) -> None:
         """Judge what reached a disk: a vote counts from here on, sent or not."""
@@ -357,7 +368,7 @@ class World:
             member.initialised.add(state.plan.cluster_id)
             if sum(len(m.initialised) for m in self.members) > 1:
                 raise Violation("cluster-init twice")
-            if "started" not in self.judge.chosen:
+            if f"{state.generation}/started" not in self.judge.chosen:
                 raise Violation("cluster-init before STARTED was chosen")
         if state.plan is None or state.phase != "started":
             return
@@ -369,7 +380,8 @@ class World:
         }
         if started and state.plan.seat_of(member.signer.node_id) is not None:
             uid = f"uid-{state.plan.cluster_id}"
-            effects = genesis.observe(sorted(up | started), uid, Instant(self.now))
+            reading = K3sReading(voters=tuple(sorted(up | started)), kube_system_uid=uid)
+            effects = genesis.observe(reading, Instant(self.now))
             if effects:
                 self._perform(member, effects)
 

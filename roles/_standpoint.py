@@ -1,0 +1,126 @@
+"""What this node is in genesis at the moment: whether it votes, with whom, and from what it must
+keep its hands as far as the lease is concerned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ledger import Instant, NodeId
+from roles._electorate import Electorate, electorate
+from roles._evidence import K3sReading
+from roles._hearing import Hearing
+from roles._journal import Journal
+from roles._lease import Around
+from roles._log import DecisionLog
+from roles._records import Abandon, decode_value
+from roles._state import Slot
+from roles._types import Bounds, Candidate
+
+if TYPE_CHECKING:
+    from roles._term import Term
+
+
+class Standpoint:
+    """Looks at journal, log, candidates and k3s; `term` is the current generation's.
+
+    Args:
+        may_vote: whether this node's token and role let it vote.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        *,
+        bounds: Bounds,
+        may_vote: bool,
+        journal: Journal,
+        log: DecisionLog,
+        hearing: Hearing,
+    ) -> None:
+        self._me = me
+        self._bounds = bounds
+        self.may_vote = may_vote
+        self._journal = journal
+        self._log = log
+        self._hearing = hearing
+        self.reading = K3sReading()
+        self.electorate = Electorate(voters=(), excluded=(), halt=None)
+        self.candidates: tuple[Candidate, ...] = ()
+        self.present: frozenset[NodeId] = frozenset()
+
+    def look(
+        self, candidates: Sequence[Candidate], present: frozenset[NodeId], now: Instant
+    ) -> bool:
+        """Take who is known and who is here; return whether that is news."""
+        view = tuple(sorted(candidates, key=lambda c: c.node)), present
+        if view == (self.candidates, self.present):
+            return False
+        self.candidates, self.present = view
+        self._hearing.update(present, now)
+        return True
+
+    def recount(self, term: Term, now: Instant) -> None:
+        """Find out anew who votes, this node included, and tell the parts of the generation."""
+        self.electorate = electorate(
+            self.candidates,
+            me=self._me,
+            bounds=self._bounds,
+            has_voted=self._journal.has_voted,
+            present=self.present,
+            proven_faulty=frozenset(self._journal.proofs),
+            settings_matter="claim" not in self._log.memory.decided,
+        )
+        voters = self.electorate.voters
+        self._log.voters = term.turns.voters = voters
+        term.proposer.count_only(voters)
+        term.nomination.update(self.candidates, voters, self.present, now)
+
+    @property
+    def votes(self) -> bool:
+        """Whether this node takes part at all."""
+        journal = self._journal
+        sound = journal.gap is None and journal.limits <= {self._bounds.limits}
+        counted = self.electorate.halt is None and self._me in self.electorate.voters
+        return self.may_vote and sound and counted
+
+    @property
+    def mute(self) -> bool:
+        """Whether this node voted to abandon in a slot that is not decided otherwise (R6)."""
+        memory = self._log.memory
+        return any(
+            slot not in memory.decided
+            and isinstance(decode_value(vote.value, slot, memory.generation), Abandon)
+            for slot, vote in memory.accepted.items()
+            if slot != "claim"
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether k3s of the current plan is down here and stays so, as the shell says."""
+        plan = self._log.plan
+        return plan is not None and plan.cluster_id in self.reading.stopped
+
+    def around(self, term: Term) -> Around:
+        """Return what the lease depends on."""
+        plan = self._log.plan
+        reading = term.evidence.about(plan) if plan is not None else None
+        return Around(
+            votes=self.votes,
+            mute=self.mute,
+            quorum=self._bounds.quorum,
+            voters=self.electorate.voters,
+            stopped=self.stopped,
+            exits=reading.exits if reading is not None else 0,
+            members=term.evidence.members,
+            done_possible=term.evidence.done is not None,
+            hearing=self._hearing,
+        )
+
+    def permits(self, term: Term, slot: Slot, value: bytes, now: Instant) -> bool:
+        """Whether this node may vote for the value now, as far as the lease is concerned."""
+        if slot != "done":
+            return True  # Before STARTED is decided no k3s runs.
+        if not isinstance(decode_value(value, slot, term.memory.generation), Abandon):
+            return True
+        return term.forming is not None and term.forming.may_abandon(stopped=self.stopped, now=now)

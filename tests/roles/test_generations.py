@@ -1,0 +1,128 @@
+"""ABANDON, and what comes after it: generations, on a table where nothing moves by itself."""
+
+from __future__ import annotations
+
+from ledger import Instant
+from roles import K3sReading
+from tests.roles.leases import (
+    ALL_OF_THREE,
+    leased,
+    part,
+    pass_time,
+    state,
+    stop_k3s,
+)
+from tests.roles.table import THREE, Table
+from tests.roles.world import signer_of
+
+
+def test_a_lost_initialiser_is_abandoned_and_another_one_starts() -> None:
+    table = leased()
+    first = state(table, 1).plan
+    assert first is not None
+    part(table, 1)
+    pass_time(table, 88.0, silent=[1])
+    assert state(table, 2).generation == 1
+    pass_time(table, 12.0, silent=[1])
+    second = state(table, 2)
+    assert second.generation == 2
+    assert second.plan is not None
+    assert second.plan.initialiser == signer_of(2).node_id
+    assert second.abandoned == (first.cluster_id,)
+    assert [one.reason for one in second.history] == ["its initialiser did not renew its lease"]
+    assert sorted(table.ledger) == [
+        "genesis/1/claim",
+        "genesis/1/done",
+        "genesis/1/started",
+        "genesis/2/claim",
+        "genesis/2/started",
+    ]
+
+
+def test_who_comes_back_follows_the_records_whatever_their_order() -> None:
+    table = leased()
+    first = state(table, 1).plan
+    assert first is not None
+    part(table, 1)
+    pass_time(table, 100.0, silent=[1])
+    table.seat(1, fuse=True)
+    for key in sorted(table.ledger, reverse=True):
+        table.perform(1, table.machines[1].learn(table.ledger[key], Instant(table.now)))
+    back = state(table, 1)
+    assert (back.generation, back.may_initialise) == (2, False)
+    assert back.abandoned == (first.cluster_id,)
+    assert back.plan == state(table, 2).plan
+    table.seat(1, fuse=True)  # From its own journal now.
+    assert state(table, 1).plan == back.plan
+    assert state(table, 1).history == back.history
+
+
+def test_who_asks_in_a_generation_that_is_over_is_told_what_came_of_it() -> None:
+    table = leased()
+    part(table, 1)
+    pass_time(table, 100.0, silent=[1])
+    table.look_around()
+    pass_time(table, 10.0)
+    assert state(table, 1).generation == 2
+    assert table.rejected == []
+
+
+def test_an_initialiser_that_failed_ranks_last_from_then_on() -> None:
+    table = leased(ALL_OF_THREE)
+    plan = state(table, 1).plan
+    assert plan is not None
+    reading = K3sReading(cluster_id=plan.cluster_id, exits=5)
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    pass_time(table, 20.0)
+    stop_k3s(table, 1, 2, 3)
+    pass_time(table, 15.0)
+    second = state(table, 3).plan
+    assert second is not None
+    assert [seat.node for seat in second.seats] == [signer_of(n).node_id for n in (2, 3, 1)]
+
+
+def test_before_started_a_silent_initialiser_is_abandoned_after_30_s() -> None:
+    table = Table(THREE)
+    table.seat(1, 2, 3, fuse=True)
+    table.look_around()
+    while state(table, 2).plan is None or state(table, 3).plan is None:
+        table.deliver()
+    assert not state(table, 2).started
+    table.posted.clear()
+    part(table, 1)
+    pass_time(table, 29.0, silent=[1])
+    assert state(table, 2).generation == 1
+    pass_time(table, 10.0, silent=[1])
+    assert state(table, 2).generation == 2
+
+
+def test_a_later_generation_never_makes_a_formed_node_leave() -> None:
+    table = leased()
+    plan = state(table, 1).plan
+    assert plan is not None
+    seats = tuple(seat.node_name for seat in plan.seats)
+    reading = K3sReading(cluster_id=plan.cluster_id, voters=seats, kube_system_uid="uid")
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    table.settle()
+    assert state(table, 1).phase == "formed"
+    other = leased()
+    part(other, 1)
+    pass_time(other, 100.0, silent=[1])
+    for record in other.ledger.values():
+        table.perform(1, table.machines[1].learn(record, Instant(table.now)))
+    found = state(table, 1)
+    assert (found.phase, found.generation, found.plan) == ("formed", 1, plan)
+    assert (found.stop, found.abandoned) == (False, ())
+    assert "MESH-4007" in [problem.code for problem in found.problems]
+
+
+def test_a_reading_of_another_cluster_is_no_evidence() -> None:
+    table = leased()
+    plan = state(table, 1).plan
+    assert plan is not None
+    seats = tuple(seat.node_name for seat in plan.seats)
+    for cluster_id in ("", "f" * 32):
+        reading = K3sReading(cluster_id=cluster_id, voters=seats, kube_system_uid="uid")
+        table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+        table.settle()
+        assert state(table, 1).phase == "started"

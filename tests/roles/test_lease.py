@@ -1,0 +1,256 @@
+"""The forming lease and generations, rule by rule, on a table where nothing moves by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from ledger import Instant
+from roles import Bounds, K3sReading
+from roles._messages import Lease, Released, Renewed
+from tests.roles.leases import (
+    ALL_OF_THREE,
+    lease,
+    leased,
+    messages,
+    part,
+    pass_time,
+    state,
+    stop_k3s,
+)
+from tests.roles.table import Table, give, states
+from tests.roles.world import signer_of
+
+# Whether there is a lease.
+
+
+def test_a_plan_is_leased_if_all_its_members_have_a_fuse() -> None:
+    plan = state(leased(ALL_OF_THREE), 1).plan
+    assert plan is not None
+    assert plan.leased
+
+
+def test_without_a_fuse_on_one_member_all_is_as_it_was_without_leases() -> None:
+    table = Table(ALL_OF_THREE)
+    table.seat(1, 2, fuse=True)
+    table.seat(3)
+    table.look_around()
+    table.settle()
+    found = state(table, 1)
+    assert found.plan is not None
+    assert not found.plan.leased
+    assert found.may_initialise
+    assert (found.lease, found.lease_until, found.stop) == (None, None, False)
+    part(table, 1)
+    pass_time(table, 1000.0, silent=[1])
+    assert state(table, 2).generation == 1
+    assert state(table, 2).phase == "started"
+
+
+# Renewing it.
+
+
+def test_it_lasts_60_s_from_when_the_renewal_was_sent_that_the_quorum_answered() -> None:
+    table = leased()
+    began = table.now
+    assert state(table, 1).lease_until == began + 60.0
+    table.wait(10.0)
+    sent = table.now
+    table.wait(2.9)  # The answers are late; the lease does not get longer by that.
+    table.settle()
+    assert state(table, 1).lease_until == sent + 60.0
+
+
+def test_answers_of_too_few_renew_nothing() -> None:
+    table = leased(ALL_OF_THREE)
+    before = state(table, 1).lease_until
+    pass_time(table, 30.0, silent=[3])
+    assert state(table, 1).lease_until == before
+
+
+def test_an_answer_to_a_question_of_an_earlier_life_renews_nothing() -> None:
+    table = leased()
+    table.wait(10.0)
+    table.deliver()  # The questions arrive; the answers are under way.
+    late = [p for p in table.posted if p.to == 1]
+    table.posted.clear()
+    table.seat(1, fuse=True)
+    table.look_around()
+    table.posted.clear()
+    for post in late:
+        give(table, post.sender, 1, post.frame)
+    assert state(table, 1).lease_until == 0.0
+
+
+# R1: members.
+
+
+def test_a_member_has_what_is_left_counted_from_when_it_asked() -> None:
+    table = leased(ALL_OF_THREE)
+    began = table.now
+    pass_time(table, 3.5)
+    # It asked 3 s after the renewal was sent, and the answer took no time.
+    assert state(table, 2).lease_until == pytest.approx(began + 60.0, abs=0.01)
+    pass_time(table, 100.0, silent=[3])
+    until = state(table, 2).lease_until
+    assert until == pytest.approx(began + 60.0, abs=0.01)  # Too few answer: no more for anyone.
+
+
+def test_a_member_with_no_answer_has_no_lease() -> None:
+    table = Table(ALL_OF_THREE)
+    table.seat(1, 2, 3, fuse=True)
+    table.look_around()
+    while not state(table, 2).started:
+        table.deliver()
+    table.posted.clear()
+    pass_time(table, 50.0, silent=[2])
+    assert state(table, 2).lease_until == 0.0
+    assert not state(table, 2).stop
+
+
+# R2, R7: giving up.
+
+
+def give_up(table: Table) -> None:
+    part(table, 1)
+    pass_time(table, 121.0, silent=[1])
+
+
+def test_an_initialiser_without_a_lease_gives_up_for_good() -> None:
+    table = leased()
+    give_up(table)
+    found = state(table, 1)
+    assert lease(table, 1).gave_up == "it had no lease for 60 s"
+    assert (found.may_initialise, found.stop, found.lease_until) == (False, True, 0.0)
+    table.seat(1, fuse=True)  # A restart changes nothing.
+    table.look_around()
+    table.settle()
+    assert (state(table, 1).may_initialise, state(table, 1).stop) == (False, True)
+    assert messages(table, Lease) == []
+
+
+def test_it_gives_up_when_k3s_ended_five_times() -> None:
+    table = leased()
+    plan = state(table, 1).plan
+    assert plan is not None
+    for exits in (4, 5):
+        assert lease(table, 1).gave_up is None
+        reading = K3sReading(cluster_id=plan.cluster_id, exits=exits)
+        table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    assert lease(table, 1).gave_up == "k3s ended by itself 5 times"
+
+
+def test_it_gives_up_when_nobody_joins_and_no_other_member_is_heard() -> None:
+    table = leased(Bounds.bounded(control_plane=3, nodes_max=5), size=5)
+    part(table, 2, 3)
+    pass_time(table, 79.0, silent=[2, 3])
+    assert lease(table, 1).gave_up is None
+    pass_time(table, 3.0, silent=[2, 3])
+    assert lease(table, 1).gave_up == "no other member was heard for 80 s"
+
+
+def test_it_gives_up_when_etcd_has_a_member_that_is_gone() -> None:
+    table = leased(Bounds.bounded(control_plane=3, nodes_max=5), size=5)
+    plan = state(table, 1).plan
+    assert plan is not None
+    names = tuple(seat.node_name for seat in plan.seats[:2])
+    reading = K3sReading(cluster_id=plan.cluster_id, voters=names[:1], members=names)
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    part(table, 2)
+    # Without a majority etcd cannot say who its members are; what it said last counts.
+    blind = K3sReading(cluster_id=plan.cluster_id)
+    table.perform(1, table.machines[1].observe(blind, Instant(table.now)))
+    pass_time(table, 82.0, silent=[2])
+    assert lease(table, 1).gave_up == "etcd has a member that was not heard for 80 s"
+
+
+def test_it_gives_up_when_it_takes_too_long_and_later_generations_have_longer() -> None:
+    table = leased()
+    pass_time(table, 179.0)
+    assert lease(table, 1).gave_up is None
+    pass_time(table, 2.0)
+    assert lease(table, 1).gave_up == "the control plane was not complete after 180 s"
+    stop_k3s(table, 1)
+    pass_time(table, 10.0)
+    second = state(table, 2)
+    assert (second.generation, second.started) == (2, True)
+    starter = next(n for n, one in states(table).items() if one.may_initialise)
+    pass_time(table, 300.0)
+    assert lease(table, starter).gave_up is None
+    pass_time(table, 62.0)
+    assert lease(table, starter).gave_up == "the control plane was not complete after 360 s"
+
+
+def test_it_says_so_only_once_its_own_k3s_is_down_and_the_members_are() -> None:
+    table = leased(ALL_OF_THREE)
+    plan = state(table, 1).plan
+    assert plan is not None
+    reading = K3sReading(cluster_id=plan.cluster_id, exits=5)
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    assert lease(table, 1).gave_up is not None
+    pass_time(table, 20.0)  # Members ask, are told, and are ordered to stop.
+    assert [state(table, n).stop for n in (2, 3)] == [True, True]
+    stop_k3s(table, 1, 2)
+    pass_time(table, 20.0)
+    assert lease(table, 1).down == (signer_of(2).node_id,)
+    assert not lease(table, 1).released
+    assert state(table, 2).generation == 1
+    stop_k3s(table, 3)
+    pass_time(table, 10.0)
+    assert {one.generation for one in states(table).values()} == {2}
+
+
+def test_a_member_that_says_nothing_is_down_85_s_after_its_last_share() -> None:
+    table = leased(ALL_OF_THREE)
+    plan = state(table, 1).plan
+    assert plan is not None
+    reading = K3sReading(cluster_id=plan.cluster_id, exits=5, stopped=(plan.cluster_id,))
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    table.posted.clear()
+    pass_time(table, 84.0, silent=[3])
+    assert not lease(table, 1).released
+    pass_time(table, 3.0, silent=[3])
+    assert lease(table, 1).released
+
+
+# R5, R6: voters.
+
+
+def test_a_voter_that_abandons_never_answers_again() -> None:
+    table = leased(Bounds.bounded(control_plane=3, nodes_max=4), size=4)
+    # Node 4 still answers node 1; nodes 2 and 3 do not, and abandon it with 4's promise.
+    end = table.now + 110.0
+    while table.now < end:
+        table.wait(0.5)
+        for _ in range(8):
+            table.posted = [p for p in table.posted if {p.sender, p.to} not in ({1, 2}, {1, 3})]
+            table.deliver()
+    assert [lease(table, n).mute for n in (2, 3, 4)] == [True, True, False]
+    table.posted.clear()
+    table.look_around()
+    table.wait(3.5)
+    table.deliver()
+    assert {sender for sender, _ in messages(table, Renewed)} == {4}
+    table.seat(2, fuse=True)  # Its vote is on its disk.
+    table.look_around()
+    assert lease(table, 2).mute
+
+
+def test_a_restart_counts_as_an_answer() -> None:
+    table = leased()
+    pass_time(table, 5.0)
+    table.seat(2, fuse=True)
+    restarted = table.now
+    part(table, 1)
+    assert lease(table, 2).last_answer == restarted
+
+
+def test_only_the_initialiser_speaks_for_itself() -> None:
+    table = leased()
+    plan = state(table, 1).plan
+    assert plan is not None
+    forming = table.machines[2]._term.forming
+    assert forming is not None
+    forged = forming._paper.write(Released, bytes(16))
+    give(table, 2, 3, forged.frame)
+    assert table.rejected == [(3, "speaks for the initialiser and is not it")]
+    assert not lease(table, 3).released
