@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from timeit import default_timer  # A stopwatch for the people who wait; nothing simulated sees it.
 
 from simulations.model.machine import Strategy
-from simulations.model.many import STRATEGIES, run_seeds
+from simulations.model.many import STRATEGIES, run_seeds, strategy_named
 from simulations.model.runs import MESHD, Result, run_seed
 from simulations.model.scenario import scenario_of
 
@@ -26,42 +26,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--start", type=int, default=0, help="first of the many (default 0)")
     parser.add_argument("--jobs", type=int, default=2, help="processes for the many (default 2)")
     parser.add_argument("--trace", action="store_true", help="print what happens in the one")
-    parser.add_argument("--strategy", choices=sorted(STRATEGIES), default=MESHD.name)
+    parser.add_argument(
+        "--strategy",
+        default=MESHD.name,
+        help=f"{', '.join(sorted(STRATEGIES))}, or package.module:TABLE/name",
+    )
     options = parser.parse_args(arguments)
-    strategy = STRATEGIES[options.strategy]
+    try:
+        strategy = strategy_named(options.strategy)
+    except (ImportError, AttributeError, KeyError):
+        parser.error(f"no strategy {options.strategy!r}; there are {', '.join(sorted(STRATEGIES))}")
     if options.seed is not None:
         return _one(options.seed, strategy, trace=options.trace)
     seeds = range(options.start, options.start + options.seeds)
-    return _many(seeds, strategy, jobs=options.jobs)
+    return _many(seeds, options.strategy, jobs=options.jobs)
 
 
-def command_for(seed: int, strategy: Strategy) -> str:
-    """Return the command that repeats a seed."""
-    other = f" --strategy {strategy.name}" if strategy is not MESHD else ""
+def command_for(seed: int, strategy: str) -> str:
+    """Return the command that repeats a seed of the strategy with that name."""
+    other = f" --strategy {strategy}" if strategy != MESHD.name else ""
     return f"python -m simulations.model --seed {seed}{other} --trace"
 
 
 def _one(seed: int, strategy: Strategy, *, trace: bool) -> int:
     print(f"SEED={seed}  {scenario_of(seed).describe()}")
-    print(f"again: {command_for(seed, strategy)}")
+    print(f"again: {command_for(seed, strategy.name)}")
     result = run_seed(seed, strategy, trace=print if trace else None, fingerprinted=True)
     print(f"{_verdict(result)}; {result.steps} steps; fingerprint {result.fingerprint}")
     return 0 if result.failure is None else 1
 
 
-def _many(seeds: range, strategy: Strategy, *, jobs: int) -> int:
+def _many(seeds: range, name: str, *, jobs: int) -> int:
     began = default_timer()
     failed: list[Result] = []
     reached: Counter[str] = Counter()
     waits: list[float] = []
     steps = 0
-    for number, result in enumerate(run_seeds(seeds, strategy=strategy.name, jobs=jobs), start=1):
+    for number, result in enumerate(run_seeds(seeds, strategy=name, jobs=jobs), start=1):
         steps += result.steps
         reached.update(dict.fromkeys(result.reached, 1))
         if result.failure is not None:
             failed.append(result)
             print(f"SEED={result.seed} {result.failure}")
-            print(f"again: {command_for(result.seed, strategy)}", flush=True)
+            print(f"again: {command_for(result.seed, name)}", flush=True)
         elif result.formed_after_s is not None:
             waits.append(result.formed_after_s)
         if number % 100 == 0:

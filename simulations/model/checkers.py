@@ -1,22 +1,27 @@
 """What must never happen, judged from outside: from disks, orders and clusters, not from the node.
 
 Every check runs at the step that could break it. A record of the log is taken apart here with
-plain MessagePack, so that a fault in the code under test cannot hide itself.
+plain MessagePack, so that a fault in the code under test cannot hide itself. Names as in
+docs/genesis.md: S1 two initialisers in one generation, S2 two decisions in one slot, S4 k3s of an
+abandoned generation beside a later one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from ledger import NodeId
 from meshd.events import ClusterOrder, Persist, Seal
-from roles import Bounds
+from roles import Bounds, ClusterPlan
 from simulations.model.disk import Disk
-from simulations.model.k3s import Etcd
+from simulations.model.k3s import Etcd, K3s
+
+RESUMED_S = 2.0
+"""How long a machine that was frozen as a whole may run an old k3s after it goes on."""
 
 _NEVER_SET_MS = 1_735_689_600_000  # 2025.
 _HOUR_MS = 3_600_000
@@ -50,6 +55,7 @@ class Checkers:
         self._sent: set[NodeId] = set()  # Those that ever had an order.
         self._plans: dict[int, _Plan] = {}
         self._etcds: dict[int, list[Etcd]] = {}
+        self._gave_up: set[tuple[NodeId, int]] = set()
         self.reached: Counter[str] = Counter()
 
     @property
@@ -66,6 +72,9 @@ class Checkers:
         for row, record in change.votes:
             if row.startswith("decided/"):
                 self._decision(node, row.removeprefix("decided/"), record)
+            if row.startswith("gave-up/"):
+                self._gave_up.add((node, int(row.removeprefix("gave-up/"))))
+                self.reached[f"gave up: {_reason_in(record)}"] = 1
         for entry in change.entries:
             if entry.key.startswith("genesis/") and entry.value is not None:
                 self._decision(node, entry.key.removeprefix("genesis/"), entry.value)
@@ -79,9 +88,13 @@ class Checkers:
             return
         self._known[node].add(place)
         generation, slot = place.split("/")
+        kind = _kind_of(value)
+        self.reached[f"generation {generation}"] = 1
+        if kind == "abandon":
+            self.reached[f"abandoned in slot {slot}: {_words_in(value)}"] = 1
         if slot == "claim":
             self._plans[int(generation)] = _plan_in(value)
-        if slot == "done":
+        if kind == "done":
             self._done(int(generation), value)
 
     def revealed(self, node: NodeId, frame: bytes, disk: Disk) -> None:
@@ -99,26 +112,35 @@ class Checkers:
 
     def ordered(self, node: NodeId, order: ClusterOrder) -> None:
         """Check an order against what is decided and durable on that node's own disk."""
-        sent_before = node in self._sent
+        sent_before = node in self._sent and not (order.abandoned or order.stop)
         if order.seat != "none":
             self._sent.add(node)
         elif sent_before:
             raise Violation(f"{self._names[node]} is ordered to leave its cluster")
-        if order.plan is None:
+        if order.plan is None or order.seat == "none":
             return
-        name, generation = self._names[node], order.plan.generation
-        known = self._known[node]
-        if order.formed and f"{generation}/done" not in known:
-            raise Violation(f"{name} has an order for a formed cluster before DONE")
+        for wrong in self._wrong_with(node, order, order.plan):
+            raise Violation(f"{self._names[node]} {wrong}")
+
+    def _wrong_with(self, node: NodeId, order: ClusterOrder, plan: ClusterPlan) -> Iterator[str]:
+        generation = plan.generation
+        if order.formed and not self._holds(node, generation, "done"):
+            yield "has an order for a formed cluster before DONE"
+        if plan.leased and not order.formed and order.lease_until is None:
+            yield "is ordered to run k3s without a lease before DONE"
+        if (node, generation) in self._gave_up and not (order.formed or order.stop):
+            yield f"gave generation {generation} up, and is ordered to go on"
+        if plan.cluster_id in order.abandoned:
+            yield "is ordered to run what is abandoned"
         if order.seat == "worker" and not order.formed:
-            raise Violation(f"{name} is ordered to be a worker before DONE")
-        if order.seat == "initialiser" and f"{generation}/started" not in known:
-            raise Violation(f"{name} is ordered to start a cluster before STARTED")
-        own_ips = [seat.node_ip for seat in order.plan.seats if seat.node == node]
-        if order.plan.vip in order.join or set(own_ips) & set(order.join):
-            raise Violation(f"{name} is to join itself or the VIP: {order.join}")
-        if order.seat in ("server", "worker") and not order.join:
-            raise Violation(f"{name} is to join, and not told whom")
+            yield "is ordered to be a worker before DONE"
+        if order.seat == "initialiser" and not self._holds(node, generation, "started"):
+            yield "is ordered to start a cluster before STARTED"
+        own_ips = [seat.node_ip for seat in plan.seats if seat.node == node]
+        if plan.vip in order.join or set(own_ips) & set(order.join):
+            yield f"is to join itself or the VIP: {order.join}"
+        if order.seat in ("server", "worker") and not (order.join or order.stop):
+            yield "is to join, and not told whom"
 
     def launched(self, node: NodeId, wall_ms: int, others: Sequence[int]) -> None:
         """Check that k3s is not started with a clock that two of its node's neighbours refute.
@@ -137,13 +159,14 @@ class Checkers:
 
     def sealed(self, node: NodeId, seal: Seal) -> None:
         """Check who is given a secret."""
-        plan = max(self._plans.values(), key=lambda plan: plan.generation, default=None)
+        known = [int(p.split("/")[0]) for p in self._known[node] if p.endswith("/claim")]
+        plan = self._plans[max(known)] if known else None
         who = f"{self._names[node]} seals {seal.name} to {self._names[seal.recipient]}"
         if plan is None:
             raise Violation(f"{who} before CLAIM")
         if seal.recipient in plan.seats:
             return
-        if f"{plan.generation}/done" not in self._decided:
+        if not self._holds(node, plan.generation, "done"):
             raise Violation(f"{who}, no member of the plan, before DONE")
         if seal.name != "agent-token":
             raise Violation(f"{who}, a worker")
@@ -164,14 +187,49 @@ class Checkers:
         """Check that STARTED was decided for this node, and is on its disk."""
         generation, name = etcd.plan.generation, self._names[node]
         plan = self._plans.get(generation)
-        if plan is None or f"{generation}/started" not in self._known[node]:
+        if plan is None or not self._holds(node, generation, "started"):
             raise Violation(f"{name} started a cluster before STARTED was decided")
         if (plan.initialiser, plan.cluster_id) != (node, etcd.plan.cluster_id):
             raise Violation(f"{name} started a cluster that CLAIM does not give it")
 
-    def decided(self, slot: str) -> bool:
-        """Whether any disk holds a decision of this slot."""
-        return any(key.endswith(f"/{slot}") for key in self._decided)
+    def running(self, services: Sequence[K3s], now: float) -> None:
+        """Check that no k3s of an abandoned generation runs beside a later one (S4)."""
+        live = [(s, s.data.plan) for s in services if s.running and not s.frozen and s.data]
+        newest = max((plan.generation for _, plan in live), default=0)
+        for service, plan in live:
+            if plan.generation == newest:
+                continue
+            if now - service.resumed_at <= RESUMED_S:
+                self.reached["old k3s for a moment after a machine resumed"] = 1
+                continue
+            raise Violation(
+                f"S4: k3s of generation {plan.generation} runs on {service.host.node_name} beside "
+                f"one of generation {newest}"
+            )
+
+    def decided(self, kind: str) -> bool:
+        """Whether any disk holds a decision of this kind (`claim`, `started`, `done`)."""
+        return any(_kind_of(value) == kind for value in self._decided.values())
+
+    @property
+    def newest_seats(self) -> tuple[str, ...]:
+        """The nodes with a seat in the newest plan that anyone knows, the initialiser first."""
+        return self._plans[max(self._plans)].seats if self._plans else ()
+
+    @property
+    def generations(self) -> int:
+        """The highest generation in which anything was decided."""
+        return max((int(place.split("/")[0]) for place in self._decided), default=0)
+
+    def _holds(self, node: NodeId, generation: int, kind: str) -> bool:
+        """Whether that node's disk holds a decision of this kind in that generation."""
+        place = f"{generation}/{kind}"
+        return place in self._known[node] and _kind_of(self._decided[place]) == kind
+
+    def joined(self, node: NodeId, name: str) -> None:
+        """Take note of a new identity: a machine with an empty disk."""
+        self._names = {**self._names, node: name}
+        self._known[node] = set()
 
     def _done(self, generation: int, value: bytes) -> None:
         """Check DONE against etcd itself: enough plan members vote in the one cluster."""
@@ -198,6 +256,20 @@ def _value_in(record: bytes) -> bytes:
     assert tag == "decided"
     assert isinstance(value, bytes)
     return value
+
+
+def _kind_of(value: bytes) -> str:
+    return str(msgspec.msgpack.decode(value)[0])
+
+
+def _words_in(value: bytes) -> str:
+    return str(msgspec.msgpack.decode(value)[2])
+
+
+def _reason_in(row: bytes) -> str:
+    """Return the reason in a signed GaveUp, without its figures."""
+    reason = str(msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[8])
+    return " ".join(word for word in reason.split() if not word.isdigit())
 
 
 def _plan_in(value: bytes) -> _Plan:

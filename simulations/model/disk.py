@@ -49,6 +49,12 @@ class Disk:
             self._commit(change)
         self._tail.clear()
 
+    def tear(self, rng: Random) -> None:
+        """Damage a row of the journal."""
+        row = rng.choice(sorted(self.votes))
+        held = self.votes[row]
+        self.votes[row] = held[: rng.randrange(len(held))]
+
     def _commit(self, change: Persist) -> None:
         for entry in change.entries:
             self.entries[entry.author, entry.key] = encode_entry(entry)

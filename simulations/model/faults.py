@@ -6,6 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
+from ledger import NodeId
+from simulations.model.machine import Machine
+from simulations.model.outages import lose, sleep, wake_up, wipe
 from simulations.model.world import World
 
 TEN_YEARS_MS = 315_360_000_000
@@ -28,7 +31,30 @@ class Faults:
             (1, "site power cut", self._site_power_cut),
             (2, "k3s killed", self._kill_k3s),
             (1, "clock jump", self._clock_jump),
+            (2, "meshd alone stopped", partial(self._sleep, whole=False)),
+            (3, "machine frozen", partial(self._sleep, whole=True)),
+            (2, "daemon dead for long", self._daemon_dead),
+            (2, "one link cut", self._cut_pair),
+            (2, "mesh alone cut", self._mesh_cut),
+            (1, "k3s broken", self._break_k3s),
+            (1, "machine lost", self._lose),
+            (1, "disk wiped", self._wipe),
+            (1, "journal torn", self._tear),
         )
+        self._sieges: tuple[tuple[int, str, Callable[[], None]], ...] = (
+            (6, "initialiser or member cut off", self._cut_off),
+            (3, "one link cut", self._cut_pair),
+            (2, "partition", self._partition),
+            (1, "heal", self._open),
+            (3, "machine frozen", partial(self._sleep, whole=True)),
+            (2, "meshd alone stopped", partial(self._sleep, whole=False)),
+            (3, "daemon dead for long", self._daemon_dead),
+            (3, "power", partial(self._crash, power_cut=True)),
+            (1, "k3s killed", self._kill_k3s),
+            (1, "machine lost", self._lose),
+        )
+        self._lost = 0
+        self._wiped = 0
 
     def schedule(self) -> None:
         """Let the first fault happen, before all else or later; each schedules the next."""
@@ -54,25 +80,48 @@ class Faults:
         world = self._world
         world.faulty = False
         world.say(None, "all faults end")
-        world.network.open_all()
+        world.network.mend()
         world.network.calm()
         for machine in world.machines:
             world.set_clock(machine, 0)
+            machine.k3s.broken = False
+            wake_up(world, machine)
             if machine.peer is None and machine.spec.boots_at_s <= world.timeline.now:
                 world.timeline.after(self._rng.uniform(0.0, 5.0), partial(world.boot, machine))
         world.links_changed()
 
     def _strike(self) -> None:
-        bridged = self._world.scenario.bridged
-        weights = [
-            weight * (5 if bridged and name == "bridge" else 1) for weight, name, _ in self._kinds
-        ]
-        _, name, strike = self._rng.choices(self._kinds, weights)[0]
+        kinds = self._sieges if self._world.scenario.siege else self._kinds
+        weights = [self._weight(weight, name) for weight, name, _ in kinds]
+        if not self._world.faulty:
+            return
+        _, name, strike = self._rng.choices(kinds, weights)[0]
         self._world.say(None, f"fault: {name}")
         self._world.checkers.reached[name] += 1
         strike()
         self._world.links_changed()
         self._next()
+
+    def _weight(self, weight: int, name: str) -> float:
+        scenario = self._world.scenario
+        if scenario.bridged and name == "bridge":
+            return weight * 5
+        # Where outages are long, so are the cuts between them.
+        return weight / 6 if scenario.long and name == "heal" else weight
+
+    def _span(self) -> float:
+        """Return how long an outage lasts: seconds, or minutes in a long scenario."""
+        if self._world.scenario.long and self._rng.random() < 0.7:
+            return self._rng.uniform(40.0, 200.0)
+        return self._rng.choice((0.5, 3.0, 10.0, 40.0))
+
+    def _victim(self) -> Machine:
+        """Return a machine, in long scenarios mostly one that has a seat."""
+        seats = self._world.checkers.newest_seats
+        if self._world.scenario.long and seats and self._rng.random() < 0.7:
+            seat = seats[0] if self._rng.random() < 0.5 else self._rng.choice(seats)
+            return self._world.by_node[NodeId(seat)]
+        return self._rng.choice(self._world.machines)
 
     def _some(self) -> list[int]:
         """Return a random part of the machines, neither none nor all if there are two or more."""
@@ -105,19 +154,90 @@ class Faults:
         self._world.network.open_all()
 
     def _crash(self, *, power_cut: bool) -> None:
-        machine = self._rng.choice(self._world.machines)
-        down_s = self._rng.choice((0.5, 3.0, 10.0, 40.0))
-        self._world.crash(machine, power_cut=power_cut, down_s=down_s)
+        self._world.crash(self._victim(), power_cut=power_cut, down_s=self._span())
 
     def _site_power_cut(self) -> None:
         for machine in self._world.machines:
             self._world.crash(machine, power_cut=True, down_s=self._rng.uniform(5.0, 20.0))
 
     def _kill_k3s(self) -> None:
-        machine = self._rng.choice(self._world.machines)
-        if machine.k3s.running:
+        machine = self._victim()
+        if machine.k3s.running and not machine.k3s.frozen:
             machine.k3s.kill(power_cut=False)
 
     def _clock_jump(self) -> None:
         machine = self._rng.choice(self._world.machines)
         self._world.set_clock(machine, self._rng.randint(-TEN_YEARS_MS, TEN_YEARS_MS))
+
+    def _sleep(self, *, whole: bool) -> None:
+        sleep(self._world, self._victim(), whole=whole, for_s=self._span())
+
+    def _daemon_dead(self) -> None:
+        """K3s lives on meanwhile."""
+        self._world.crash(self._victim(), power_cut=False, down_s=self._span())
+
+    def _cut_off(self) -> None:
+        """Cut one machine off all others, or all but a few."""
+        victim = self._victim()
+        others = [m for m in self._world.machines if m is not victim]
+        spared = self._rng.choice((0, 0, 1, 2))
+        until = self._world.timeline.now + self._rng.uniform(60.0, 200.0)
+        for other in self._rng.sample(others, max(0, len(others) - spared)):
+            self._world.network.cut_pair(victim.spec.index, other.spec.index, until)
+        self._world.timeline.after(
+            until - self._world.timeline.now + 0.01, self._world.links_changed
+        )
+
+    def _cut_pair(self) -> None:
+        """Both still see everyone else."""
+        if len(self._world.machines) > 1:
+            one, other = self._rng.sample(range(len(self._world.machines)), 2)
+            until = self._world.timeline.now + self._span()
+            self._world.network.cut_pair(one, other, until)
+            self._world.timeline.after(
+                until - self._world.timeline.now + 0.01, self._world.links_changed
+            )
+
+    def _mesh_cut(self) -> None:
+        """Meshd's port is closed between two parts; k3s gets through."""
+        self._world.network.separate(self._some(), mesh_only=True)
+
+    def _break_k3s(self) -> None:
+        self._victim().k3s.broken = True
+
+    def _expendable(self) -> Machine | None:
+        """Return a voter whose disk is sound still, and may be lost before DONE."""
+        world = self._world
+        if world.checkers.decided("done"):
+            return None
+        machine = self._victim()
+        return machine if machine.is_sound and machine.spec.may_vote and machine.peer else None
+
+    def _lose(self) -> None:
+        machine = self._expendable()
+        if machine is not None and self._lost < self._world.scenario.losses_max:
+            self._lost += 1
+            self._world.checkers.reached["machine lost before DONE"] = 1
+            lose(self._world, machine)
+
+    def _wipe(self) -> None:
+        machine = self._expendable()
+        if machine is not None and self._wiped < self._world.scenario.wipes_max:
+            self._wiped += 1
+            self._world.checkers.reached["disk wiped before DONE"] = 1
+            wipe(self._world, machine, down_s=self._span())
+
+    def _tear(self) -> None:
+        """A row of the journal does not verify after a power cut: that voter is no voter more."""
+        machine = self._expendable()
+        if (
+            machine is None
+            or not machine.disk.votes
+            or self._lost >= self._world.scenario.losses_max
+        ):
+            return
+        self._lost += 1
+        self._world.checkers.reached["journal torn before DONE"] = 1
+        self._world.crash(machine, power_cut=True, down_s=self._span())
+        machine.is_sound = False
+        machine.disk.tear(self._rng)

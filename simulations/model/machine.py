@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from random import Random
 from typing import Protocol
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import Instant, Moment, NodeId, Signer
 from meshd.events import Effect, Event
@@ -54,6 +51,8 @@ class Strategy:
     start: Callable[[Boot], Peer]
     arrange: Callable[[Sequence[Effect]], Sequence[Effect]] = tuple
     fsync: bool = True
+    fuses: bool = True  # Whether the fuse of k3s does its work.
+    broken: tuple[tuple[object, str, object], ...] = ()  # Attributes exchanged while it runs.
     rewrite: Callable[[Scenario], Scenario] | None = None
     run_on_s: float = 0.0  # How long after the faults a run without liveness goes on.
     decides: bool = True  # Keeps a decision log that orders and starts are checked against.
@@ -68,7 +67,13 @@ class Machine:
     facts: Facts
     disk: Disk
     k3s: K3s
+    rate: float = 1.0  # Of its clocks.
     peer: Peer | None = None
+    edition: int = 0  # Counts wiped disks: each makes a new identity.
+    lost: bool = False  # For good.
+    asleep: bool = False  # The daemon, or the whole machine, got SIGSTOP.
+    backlog: list[Event] = field(default_factory=list)  # What waits for it meanwhile.
+    is_sound: bool = True  # Its disk never lost anything.
     life: int = 0  # Counts starts of the daemon; events for an earlier life are void.
     powered_at: float = 0.0  # CLOCK_BOOTTIME counts from here.
     wall_offset_ms: int = 0
@@ -80,10 +85,14 @@ class Machine:
     def node(self) -> NodeId:
         return self.signer.node_id
 
+    def boottime(self, now: float) -> float:
+        """Return CLOCK_BOOTTIME in seconds."""
+        return (now - self.powered_at) * self.rate
+
     def moment(self, now: float) -> Moment:
         """Return the time by this machine's clocks."""
         return Moment(
-            at=Instant(now - self.powered_at),
+            at=Instant(self.boottime(now)),
             wall_ms=max(0, EPOCH_MS + round(now * 1000) + self.wall_offset_ms),
         )
 
@@ -91,16 +100,12 @@ class Machine:
 EPOCH_MS = 1_760_000_000_000
 
 
-@lru_cache
-def signer_of(index: int) -> Signer:
-    """Return the key of machine `index`: the same in all runs, so its signatures are remembered."""
-    secret = hashlib.sha256(f"machine {index}".encode()).digest()
-    return Signer(Ed25519PrivateKey.from_private_bytes(secret))
-
-
-def facts_of(spec: MachineSpec, bounds: Bounds, *, memory_mib: int, vip: str | None) -> Facts:
-    """Return what a machine says about itself."""
-    mark = hashlib.sha256(f"secret {spec.index}".encode()).hexdigest()
+def facts_of(
+    spec: MachineSpec, bounds: Bounds, *, memory_mib: int, vip: str | None, edition: int = 0
+) -> Facts:
+    """Return what a machine says about itself; each edition has a disk, and keys, of its own."""
+    hardware = hashlib.sha256(f"hardware {spec.index}".encode()).hexdigest()
+    mark = hashlib.sha256(f"secret {spec.index} {edition}".encode()).hexdigest()
     return Facts(
         name=f"n{spec.index + 1}",
         node_name=f"n{spec.index + 1}-{mark[:8]}",
@@ -118,6 +123,36 @@ def facts_of(spec: MachineSpec, bounds: Bounds, *, memory_mib: int, vip: str | N
         settings_hash="5e" * 32,
         ca_hash=mark,
         token_commitment=mark[::-1],
-        fingerprint=(mark[:16],),
+        fingerprint=(hardware[:16],),
         vip=vip,
+        fuse=spec.fuse,
     )
+
+
+def boot_of(machine: Machine, bounds: Bounds, now: float, rng: Random) -> Boot:
+    """Return what the daemon on a machine finds when it starts."""
+    entries, votes = machine.disk.load()
+    return Boot(
+        signer=machine.signer,
+        bounds=bounds,
+        facts=machine.facts,
+        vip=machine.facts.vip,
+        rng=Random(rng.getrandbits(64)),
+        now=machine.moment(now),
+        entries=entries,
+        votes=votes,
+    )
+
+
+def part_of(machine: Machine) -> str:
+    """Return how far a machine is on its way: which moments crashes met."""
+    order, data = machine.k3s.order, machine.k3s.data
+    if order is None or order.seat == "none":
+        return "without an order"
+    if order.seat == "worker":
+        return "worker"
+    if data is None:
+        return f"{order.seat} before it has data"
+    index = machine.spec.index
+    part = "learner" if data.learner == index else order.seat
+    return f"{part} {'formed' if order.formed else 'before DONE'}"

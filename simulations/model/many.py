@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from simulations.model.kairos import KAIROS
+from simulations.model.machine import Strategy
 from simulations.model.mutants import MUTANTS
 from simulations.model.runs import MESHD, Result, run_seed
 
@@ -30,4 +32,18 @@ def run_seeds(seeds: Sequence[int], *, strategy: str, jobs: int) -> Iterator[Res
 
 def run_named(seed: int, strategy: str) -> Result:
     """Run one seed of a strategy that is named."""
-    return run_seed(seed, STRATEGIES[strategy])
+    return run_seed(seed, strategy_named(strategy))
+
+
+def strategy_named(name: str) -> Strategy:
+    """Return a strategy by its name, or as `package.module:TABLE/name`.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    module, colon, rest = name.partition(":")
+    if not colon:
+        return STRATEGIES[name]
+    table, _, entry = rest.partition("/")
+    found: dict[str, Strategy] = getattr(importlib.import_module(module), table)
+    return found[entry]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from ledger import Moment
+from ledger import Instant, Moment
 from meshd.events import Apply, ClusterOrder, Effect, Event, Seal, Send
 from meshd.node import Node
 from simulations.model.machine import Boot, Strategy
@@ -33,7 +33,10 @@ class _Hasty(Node):
         effects = super().handle(event, now)
         plan = self.standing.plan
         if plan is not None and plan.initialiser == self.me and before is None:
-            effects.append(Apply(ClusterOrder(seat="initialiser", plan=plan, formed=False)))
+            order = ClusterOrder(
+                seat="initialiser", plan=plan, formed=False, lease_until=Instant(now.at + 60.0)
+            )
+            effects.append(Apply(order))
         return effects
 
 
@@ -52,18 +55,9 @@ class _Talkative(Node):
         return effects
 
 
-def _formed_at_once(effects: Sequence[Effect]) -> Sequence[Effect]:
-    """Every order says that the cluster is formed."""
+def _change_orders(effects: Sequence[Effect], **changes: object) -> Sequence[Effect]:
     return [
-        Apply(replace(effect.order, formed=True)) if isinstance(effect, Apply) else effect
-        for effect in effects
-    ]
-
-
-def _nobody_to_join(effects: Sequence[Effect]) -> Sequence[Effect]:
-    """No order says whom to join."""
-    return [
-        Apply(replace(effect.order, join=())) if isinstance(effect, Apply) else effect
+        Apply(replace(effect.order, **changes)) if isinstance(effect, Apply) else effect  # type: ignore[arg-type] # The mutants below name fields of an order.
         for effect in effects
     ]
 
@@ -89,8 +83,18 @@ MUTANTS = {
         Strategy(name="no-journal", start=_forgetful),
         Strategy(name="start-before-started", start=partial(start_node, kind=_Hasty)),
         Strategy(name="secrets-for-everyone", start=partial(start_node, kind=_Talkative)),
-        Strategy(name="formed-before-done", start=start_node, arrange=_formed_at_once),
-        Strategy(name="nobody-to-join", start=start_node, arrange=_nobody_to_join),
-        Strategy(name="any-clock", start=start_node, arrange=_any_clock),
+        Strategy(
+            name="formed-before-done",
+            start=start_node,
+            arrange=partial(_change_orders, formed=True),
+        ),
+        Strategy(name="nobody-to-join", start=start_node, arrange=partial(_change_orders, join=())),
+        Strategy(
+            name="old-data-stay",
+            start=start_node,
+            arrange=partial(_change_orders, abandoned=()),
+        ),
+        Strategy(name="no-fuse", start=start_node, fuses=False),
+        Strategy(name="any-clock", start=start_node, arrange=partial(_change_orders, hold=None)),
     )
 }

@@ -31,19 +31,37 @@ class Network:
         self._timeline = timeline
         self._rng = rng
         self._closed = [[False] * size for _ in range(size)]
+        self._mesh_closed = [[False] * size for _ in range(size)]  # While k3s gets through.
+        self._pair_until: dict[tuple[int, int], float] = {}
+        self.before_delivery: Callable[[int, int, bytes], float | None] = lambda *_: None
+        """Directed schedules: when a frame arrives, whatever is cut by then; None: as usual."""
         self.weather = weather
 
     def passes(self, source: int, target: int) -> bool:
         """Whether frames from `source` reach `target` at present."""
-        return not self._closed[source][target]
+        closed = self._closed[source][target] or self._mesh_closed[source][target]
+        return not (closed or self._is_cut(source, target))
+
+    def meshes(self, one: int, other: int) -> bool:
+        """Whether meshd on the two can have a connection: both directions are open."""
+        return self.passes(one, other) and self.passes(other, one)
 
     def connects(self, one: int, other: int) -> bool:
-        """Whether both directions are open: what TCP, etcd and k3s need."""
-        return not (self._closed[one][other] or self._closed[other][one])
+        """Whether etcd and k3s on the two can: a cut may close meshd's port alone."""
+        closed = self._closed[one][other] or self._closed[other][one]
+        return not (closed or self._is_cut(one, other))
 
-    def send(self, source: int, target: int, deliver: Callable[[], None]) -> None:
+    def _is_cut(self, one: int, other: int) -> bool:
+        pair = (one, other) if one < other else (other, one)
+        return self._pair_until.get(pair, 0.0) > self._timeline.now
+
+    def send(self, source: int, target: int, frame: bytes, deliver: Callable[[], None]) -> None:
         """Deliver once, twice or not at all, at once or late, if the link is open then."""
         rng, weather = self._rng, self.weather
+        given = self.before_delivery(source, target, frame)
+        if given is not None:
+            self._timeline.after(given, deliver)
+            return
         copies = 2 if weather.duplication and rng.random() < weather.duplication else 1
         for _ in range(copies):
             if weather.loss and rng.random() < weather.loss:
@@ -52,21 +70,32 @@ class Network:
             if weather.slow and rng.random() < weather.slow:
                 # Reordering: most of the slow ones are late by seconds, a few by a minute.
                 delay_s = rng.uniform(0.1, weather.slow_s if rng.random() < 0.2 else 3.0)
+            self._arrive_after(delay_s, source, target, deliver)
 
-            def arrive() -> None:
-                if self.passes(source, target):
-                    deliver()
+    def _arrive_after(
+        self, delay_s: float, source: int, target: int, deliver: Callable[[], None]
+    ) -> None:
+        def arrive() -> None:
+            if self.passes(source, target):
+                deliver()
 
-            self._timeline.after(delay_s, arrive)
+        self._timeline.after(delay_s, arrive)
 
-    def separate(self, group: Collection[int], *, both_ways: bool = True) -> None:
+    def cut_pair(self, one: int, other: int, until: float) -> None:
+        """Close one link, whatever else opens or closes, until that instant."""
+        self._pair_until[min(one, other), max(one, other)] = until
+
+    def separate(
+        self, group: Collection[int], *, both_ways: bool = True, mesh_only: bool = False
+    ) -> None:
         """Close what leads from `group` to the rest and, if `both_ways`, what leads back."""
+        closed = self._mesh_closed if mesh_only else self._closed
         for inside in range(self._size):
             for outside in range(self._size):
                 if inside in group and outside not in group:
-                    self._closed[inside][outside] = True
+                    closed[inside][outside] = True
                     if both_ways:
-                        self._closed[outside][inside] = True
+                        closed[outside][inside] = True
 
     def bridge(self, one: Collection[int], other: Collection[int]) -> None:
         """Close all links between the two groups; whoever is in neither still sees both."""
@@ -76,8 +105,13 @@ class Network:
 
     def open_all(self) -> None:
         """Undo all cuts."""
-        for row in self._closed:
+        for row in (*self._closed, *self._mesh_closed):
             row[:] = [False] * self._size
+
+    def mend(self) -> None:
+        """Undo the cuts of single links, too."""
+        self.open_all()
+        self._pair_until.clear()
 
     def calm(self) -> None:
         """Good weather from now on; what is under way still arrives when it does."""

@@ -1,8 +1,8 @@
 """What a seed means: how many machines, which bounds, when they boot, and which faults befall them.
 
 Every legal (nodes_max, quorum, control plane) with up to seven voting machines can come up; the
-machines that ever vote stay below 2 x quorum, and none is lost for good before DONE: these are the
-assumptions of the guarantee.
+machines that ever vote, wiped disks included, stay below 2 x quorum, and as many journals as the
+quorum and the control plane need are never lost: these are the assumptions of the guarantee.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from roles import Bounds, RoleWish
 from simulations.model.network import Weather
 
 MACHINES_MAX = 8
+LONG_SHARE = 0.4
+"""Of the scenarios that are no duels: outages of minutes, in which leases end."""
 
 SIZES = (1, 2, 3, 3, 3, 4, 5, 5, 6, 7)
 """Voting machines a token is for; three and five are usual, and large ones cost most time."""
@@ -28,6 +30,8 @@ class MachineSpec:
     may_vote: bool
     boots_at_s: float
     wall_offset_ms: int
+    rate: float = 1.0  # Of its clocks: within 10 % of true.
+    fuse: bool = True
 
     @property
     def votes(self) -> bool:
@@ -51,6 +55,10 @@ class Scenario:
     crash_rate: float  # Probability of a crash at each effect while faults last.
     vote_crash_rate: float  # The same at each commit of votes: where forgetting would hurt.
     k3s_slowness: float
+    siege: bool = False  # Outages of minutes that seek out the initialiser and its members.
+    long: bool = False  # Cuts and outages last for minutes: where leases end.
+    losses_max: int = 0  # Machines that may be lost for good before DONE.
+    wipes_max: int = 0  # Disks that may be wiped before DONE.
 
     def describe(self) -> str:
         """Return one line for people."""
@@ -74,19 +82,23 @@ def legal_bounds() -> tuple[Bounds, ...]:
 
 
 def scenario_of(seed: int) -> Scenario:
-    """Draw the scenario of a seed; one in four is a duel."""
+    """Draw the scenario of a seed; one in four is a duel, one in four a siege."""
     rng = Random(f"scenario {seed}")
     if seed % 4 == 3:
         return duel_of(seed, rng)
+    if seed % 4 == 1:
+        return siege_of(seed, rng)
     most = rng.choice(SIZES)
     bounds = rng.choice([bounds for bounds in legal_bounds() if bounds.nodes_max == most])
     if rng.random() < 0.6:  # What a token says unless its maker wants it stricter.
         bounds = Bounds.bounded(control_plane=bounds.control_plane, nodes_max=bounds.nodes_max)
     voters = rng.choice((bounds.nodes_max, rng.randint(bounds.quorum, bounds.nodes_max)))
     workers = rng.choice((0, 0, 0, 1, 1, 2)) if voters < MACHINES_MAX - 1 else 0
-    faults_until_s = rng.uniform(15, 70)
+    long = rng.random() < LONG_SHARE
+    faults_until_s = rng.uniform(120, 300) if long else rng.uniform(15, 70)
     boot_spread_s = rng.choice((0.0, 3.0, 10.0, faults_until_s))
     clocks_off = rng.choice((0.0, 0.0, 0.0, 0.5))  # Share of machines; k3s waits on most of them.
+    fuseless = rng.choice((0.0, 0.0, 0.0, 0.0, 0.3))  # Machines whose shell has no fuse.
     machines = tuple(
         MachineSpec(
             index=index,
@@ -94,10 +106,14 @@ def scenario_of(seed: int) -> Scenario:
             may_vote=index < voters,
             boots_at_s=rng.uniform(0.0, boot_spread_s) if boot_spread_s else 0.0,
             wall_offset_ms=round(rng.uniform(-3.2e11, 3.2e11)) if rng.random() < clocks_off else 0,
+            rate=rng.uniform(0.9, 1.1),
+            fuse=rng.random() >= fuseless,
         )
         for index in range(voters + workers)
     )
     stormy = rng.random() < 0.7
+    spare = voters - max(bounds.quorum, bounds.control_plane)
+    wipes_max = min(rng.choice((0, 0, 1)), spare, 2 * bounds.quorum - 1 - voters)
     return Scenario(
         seed=seed,
         bounds=bounds,
@@ -111,10 +127,13 @@ def scenario_of(seed: int) -> Scenario:
             slow=rng.choice((0.0, 0.02, 0.1, 0.3)) if stormy else 0.0,
         ),
         faults_until_s=faults_until_s,
-        fault_gap_s=rng.choice((2.0, 4.0, 8.0, 16.0)),
+        fault_gap_s=rng.choice((3.0, 6.0, 12.0, 25.0) if long else (2.0, 4.0, 8.0, 16.0)),
         crash_rate=rng.choice((0.0, 0.001, 0.003, 0.01)),
         vote_crash_rate=rng.choice((0.0, 0.0, 0.03, 0.1)),
-        k3s_slowness=rng.choice((0.3, 0.5, 1.0, 2.0)),
+        k3s_slowness=rng.choice((1.0, 2.0, 4.0, 8.0) if long else (0.3, 0.5, 1.0, 2.0)),
+        long=long,
+        losses_max=0 if fuseless else spare - wipes_max,
+        wipes_max=0 if fuseless else wipes_max,
     )
 
 
@@ -142,6 +161,45 @@ def duel_of(seed: int, rng: Random) -> Scenario:
         crash_rate=0.01,
         vote_crash_rate=rng.choice((0.1, 0.3)),
         k3s_slowness=1.0,
+    )
+
+
+def siege_of(seed: int, rng: Random) -> Scenario:
+    """Draw a scenario that is hard on leases: nothing else is wrong, but outages last as long.
+
+    Whoever may end a generation has to be sure that nothing of it runs, and nobody may wait for
+    ever; both show where the initialiser, or a member, is away for one or two minutes.
+    """
+    voters, quorum, control_plane = rng.choice(
+        ((3, 2, 1), (3, 2, 1), (3, 3, 3), (4, 3, 1), (4, 3, 3), (5, 3, 3), (5, 3, 3), (5, 4, 3))
+    )
+    bounds = Bounds(bound="bounded", nodes_max=voters, quorum=quorum, control_plane=control_plane)
+    return Scenario(
+        seed=seed,
+        bounds=bounds,
+        machines=tuple(
+            MachineSpec(
+                index=index,
+                wish="auto",
+                may_vote=True,
+                boots_at_s=rng.uniform(0.0, 3.0),
+                wall_offset_ms=0,
+                rate=rng.choice((0.9, 1.1, rng.uniform(0.9, 1.1))),
+            )
+            for index in range(voters)
+        ),
+        vip=False,
+        cut_at_start=False,
+        weather=Weather(loss=rng.choice((0.0, 0.0, 0.2)), slow=rng.choice((0.0, 0.0, 0.05))),
+        faults_until_s=rng.uniform(150, 320),
+        bridged=False,
+        fault_gap_s=rng.choice((8.0, 15.0, 30.0)),
+        crash_rate=0.0,
+        vote_crash_rate=0.0,
+        k3s_slowness=rng.choice((1.0, 2.0, 4.0)),
+        siege=True,
+        long=True,
+        losses_max=voters - max(quorum, control_plane),
     )
 
 

@@ -38,10 +38,14 @@ from meshd.events import (
 from simulations.model.checkers import Checkers, Violation
 from simulations.model.disk import Disk
 from simulations.model.k3s import Etcd, Host, K3s, Site
-from simulations.model.machine import VIP, Boot, Machine, Strategy, facts_of, signer_of
+from simulations.model.machine import VIP, Machine, Strategy, boot_of, facts_of, part_of
 from simulations.model.network import Network
 from simulations.model.scenario import MachineSpec, Scenario
+from simulations.model.signing import signer_of
 from simulations.model.timeline import Timeline
+
+BACKLOG_MAX = 200
+"""What the sockets of a stopped process hold; later frames are lost."""
 
 
 class World:
@@ -68,7 +72,7 @@ class World:
         self.faulty = True
         self.on_vote_crash: Callable[[], None] = lambda: None  # Faults may add to the injury.
         self.steps = 0
-        self._strategy = strategy
+        self.strategy = strategy
         self._trace = trace
         self._history = hashlib.blake2b(digest_size=16) if fingerprinted else None
         self.network = Network(
@@ -81,13 +85,18 @@ class World:
             timeline=self.timeline,
             rng=self.rng,
             connects=self.network.connects,
+            read_boottime=lambda index: self.machines[index].boottime(self.timeline.now),
+            to_real_s=lambda index, span_s: span_s / self.machines[index].rate,
             on_start=self._cluster_started,
+            on_running=self._k3s_running,
             on_observed=self._k3s_observed,
             on_launch=self._k3s_launched,
             slow=scenario.k3s_slowness,
+            fuses=strategy.fuses,
         )
-        self.machines = [self._unpack(spec) for spec in scenario.machines]
-        self._by_node: dict[NodeId, Machine] = {m.node: m for m in self.machines}
+        self.machines: list[Machine] = []
+        self.machines += [self._unpack(spec) for spec in scenario.machines]
+        self.by_node: dict[NodeId, Machine] = {m.node: m for m in self.machines}
         self.checkers = Checkers(
             scenario.bounds, {machine.node: machine.facts.name for machine in self.machines}
         )
@@ -110,58 +119,41 @@ class World:
 
     def boot(self, machine: Machine) -> None:
         """Start the daemon with what its disk holds, unless it runs."""
-        if machine.peer is not None:
+        if machine.peer is not None or machine.lost:
             return
         machine.life += 1
         machine.wake_at = float("inf")
-        entries, votes = machine.disk.load()
-        self.say(machine, f"boots with {len(entries)} entries and {len(votes)} journal rows")
-        machine.peer = self._strategy.start(
-            Boot(
-                signer=machine.signer,
-                bounds=self.scenario.bounds,
-                facts=machine.facts,
-                vip=machine.facts.vip,
-                rng=Random(self.rng.getrandbits(64)),
-                now=machine.moment(self.timeline.now),
-                entries=entries,
-                votes=votes,
-            )
+        # Switched on earlier than was planned: no clock counts from a moment that is to come.
+        machine.powered_at = min(machine.powered_at, self.timeline.now - 3.0)
+        self.say(machine, f"boots with {len(machine.disk.votes)} journal rows")
+        machine.peer = self.strategy.start(
+            boot_of(machine, self.scenario.bounds, self.timeline.now, self.rng)
         )
-        self._handle(machine, FactsObserved(machine.facts))
+        self.handle(machine, FactsObserved(machine.facts))
         self._later(machine, self.rng.uniform(0.1, 1.0), machine.k3s.daemon_started)
         self.links_changed()
 
     def crash(self, machine: Machine, *, power_cut: bool, down_s: float) -> None:
         """Kill the daemon, or the whole machine, and start it again later."""
-        if machine.peer is None:
+        if machine.peer is None or (machine.k3s.frozen and not power_cut):
             return
         self.say(machine, "loses power" if power_cut else "its daemon dies")
         what = "machine" if power_cut else "daemon"
-        self.checkers.reached[f"{what} killed, {self._part_of(machine)}"] += 1
+        self.checkers.reached[f"{what} killed, {part_of(machine)}"] += 1
         machine.peer = None
         machine.life += 1
         machine.sees.clear()
+        machine.backlog.clear()
+        machine.asleep = False
         if power_cut:
+            machine.k3s.frozen = False
             machine.disk.lose_power(self.rng)
             machine.k3s.kill(power_cut=True)
             # BOOTTIME starts anew; a few seconds pass before the daemon runs.
             machine.powered_at = self.timeline.now + down_s - self.rng.uniform(3.0, 15.0)
-        self.timeline.after(down_s, partial(self.boot, machine))
+        life = machine.life
+        self.timeline.after(down_s, lambda: self.boot(machine) if machine.life == life else None)
         self.links_changed()
-
-    def _part_of(self, machine: Machine) -> str:
-        """Return how far a machine is on its way: which moments crashes met."""
-        order, data = machine.k3s.order, machine.k3s.data
-        if order is None or order.seat == "none":
-            return "without an order"
-        if order.seat == "worker":
-            return "worker"
-        if data is None:
-            return f"{order.seat} before it has data"
-        index = machine.spec.index
-        part = "learner" if data.learner == index else order.seat
-        return f"{part} {'formed' if order.formed else 'before DONE'}"
 
     def links_changed(self) -> None:
         """Let each daemon notice, in its own time, whom it is connected to now."""
@@ -174,8 +166,9 @@ class World:
 
     def _life_seen(self, machine: Machine, other: Machine) -> int | None:
         """Return the life of `other` that `machine` can be connected to now."""
-        connects = self.network.connects(machine.spec.index, other.spec.index)
-        return other.life if connects and other.peer is not None else None
+        connects = self.network.meshes(machine.spec.index, other.spec.index)
+        up = other.peer is not None and not other.asleep
+        return other.life if connects and up else None
 
     def _stale(self, machine: Machine, other: Machine) -> bool:
         seen = machine.sees.get(other.spec.index)
@@ -186,12 +179,12 @@ class World:
             return
         index, life = other.spec.index, self._life_seen(machine, other)
         if machine.sees.pop(index, None) is not None:
-            self._handle(machine, LinkObserved(other.node, "failed", None))
-            self._handle(machine, Disconnected(other.node, "no heartbeat"))
+            self.handle(machine, LinkObserved(other.node, "failed", None))
+            self.handle(machine, Disconnected(other.node, "no heartbeat"))
         if life is not None and machine.peer is not None:
             machine.sees[index] = life
-            self._handle(machine, Connected(other.node, "direct"))
-            self._handle(machine, LinkObserved(other.node, "alive", self.rng.uniform(0.2, 3.0)))
+            self.handle(machine, Connected(other.node, "direct"))
+            self.handle(machine, LinkObserved(other.node, "alive", self.rng.uniform(0.2, 3.0)))
             self._tell_clock(machine, other)
 
     def set_clock(self, machine: Machine, offset_ms: int) -> None:
@@ -206,7 +199,7 @@ class World:
         if other.spec.index in machine.sees:
             now = self.timeline.now
             epoch_ms = other.moment(now).wall_ms - round(machine.moment(now).at * 1000)
-            self._handle(machine, ClockObserved(other.node, epoch_ms))
+            self.handle(machine, ClockObserved(other.node, epoch_ms))
 
     # Events and effects.
 
@@ -220,31 +213,37 @@ class World:
 
         self.timeline.after(delay_s, act)
 
-    def _handle(self, machine: Machine, event: Event) -> None:
+    def handle(self, machine: Machine, event: Event) -> None:
+        """Let a machine's daemon take an event, and perform what comes of it."""
         peer = machine.peer
         if peer is None:
+            return
+        if machine.asleep:
+            if len(machine.backlog) < BACKLOG_MAX:
+                machine.backlog.append(event)
             return
         self.steps += 1
         now = machine.moment(self.timeline.now)
         effects = peer.handle(event, now)
-        for effect in self._strategy.arrange(effects):
+        for effect in self.strategy.arrange(effects):
             if not self._survives(machine, effect):
                 return
         assert peer.deadline > now.at, f"the node would spin after {event}"
-        self._plan_wake(machine)
+        self.plan_wake(machine)
 
     def _wake(self, machine: Machine, wake_at: float) -> None:
-        if machine.wake_at != wake_at or machine.peer is None:
+        if machine.wake_at != wake_at or machine.peer is None or machine.asleep:
             return  # An earlier deadline came up since, and has its own wake-up.
         machine.wake_at = float("inf")
         if machine.peer.deadline <= machine.moment(self.timeline.now).at:
-            self._handle(machine, Wakeup())
+            self.handle(machine, Wakeup())
         else:
-            self._plan_wake(machine)
+            self.plan_wake(machine)
 
-    def _plan_wake(self, machine: Machine) -> None:
+    def plan_wake(self, machine: Machine) -> None:
+        """Call the daemon when its deadline passes."""
         assert machine.peer is not None
-        wake_at = machine.peer.deadline + machine.powered_at
+        wake_at = machine.peer.deadline / machine.rate + machine.powered_at
         if wake_at < machine.wake_at:
             machine.wake_at = wake_at
             # A hair late: the sum of two floats may round to just before the deadline.
@@ -292,34 +291,46 @@ class World:
                 assert_never(effect)
 
     def _send(self, machine: Machine, send: Send) -> None:
-        if self._strategy.decides and send.channel is Channel.GENESIS:
+        if self.strategy.decides and send.channel is Channel.GENESIS:
             self.checkers.revealed(machine.node, send.frame, machine.disk)
-        target = self._by_node[send.peer]
+        target = self.by_node[send.peer]
+        if target.node != send.peer or target is machine:
+            return  # That identity is gone with its disk.
         event = Received(machine.node, send.channel, send.frame)
-        self.network.send(
-            machine.spec.index, target.spec.index, partial(self._handle, target, event)
-        )
+
+        def arrive() -> None:
+            if target.node == send.peer:
+                self.handle(target, event)
+
+        self.network.send(machine.spec.index, target.spec.index, send.frame, arrive)
 
     def _persist(self, machine: Machine, change: Persist) -> None:
         machine.disk.persist(change)
-        if self._strategy.decides:
+        if self.strategy.decides:
             self.checkers.persisted(machine.node, change)
 
     def _apply(self, machine: Machine, order: ClusterOrder) -> None:
-        self.say(machine, f"order: {order.seat}, formed {order.formed}, join {order.join}")
+        self.say(
+            machine,
+            f"order: {order.seat}, formed {order.formed}, join {order.join}, lease until "
+            f"{order.lease_until}, stop {order.stop}, {len(order.abandoned)} abandoned",
+        )
         if order.hold is not None and not machine.k3s.running:
             self.checkers.reached["k3s waits for the clock"] += 1
-        if self._strategy.decides:
+        if self.strategy.decides:
             self.checkers.ordered(machine.node, order)
         machine.k3s.apply(order)
 
     def _seal(self, machine: Machine, seal: Seal) -> None:
-        self.say(machine, f"seals {seal.name} to {self._by_node[seal.recipient].facts.name}")
-        if self._strategy.decides:
+        self.say(machine, f"seals {seal.name} to {self.by_node[seal.recipient].facts.name}")
+        if self.strategy.decides:
             self.checkers.sealed(machine.node, seal)
-        value = f"{seal.name} for {seal.recipient}".encode()
-        event = SecretSealed(seal.recipient, seal.name, value)
-        self._later(machine, self.rng.uniform(0.01, 0.2), partial(self._handle, machine, event))
+        order = machine.k3s.order
+        held = order.plan if order is not None else None
+        own = held is None or held.cluster_id != seal.cluster_id or held.initialiser == machine.node
+        token = machine.facts.token_commitment if own or held is None else held.token_commitment
+        event = SecretSealed(seal.recipient, seal.name, token.encode(), seal.cluster_id)
+        self._later(machine, self.rng.uniform(0.01, 0.2), partial(self.handle, machine, event))
 
     # What k3s reports.
 
@@ -327,7 +338,7 @@ class World:
         machine = self.machines[index]
         self.say(machine, f"CLUSTER-INIT took effect: kube-system {etcd.uid}")
         self.checkers.started(machine.node, etcd)
-        if self._strategy.decides:
+        if self.strategy.decides:
             self.checkers.started_as_decided(machine.node, etcd)
 
     def _k3s_launched(self, index: int) -> None:
@@ -339,14 +350,28 @@ class World:
             and other.spec.votes
             and other.clock_set_at < now - 5
         ]
-        if self._strategy.decides:
+        if self.strategy.decides:
             self.checkers.launched(machine.node, machine.moment(now).wall_ms, others)
+
+    def _k3s_running(self, service: K3s) -> None:
+        machine = self.machines[service.host.machine]
+        self.say(machine, f"k3s with data runs, cluster {service.mark[:8]}")
+        self.check_running()
+
+    def check_running(self) -> None:
+        """Judge all k3s that run now."""
+        if self.strategy.decides:
+            services = [machine.k3s for machine in self.machines]
+            self.checkers.running(services, self.timeline.now)
 
     def _k3s_observed(self, index: int, observed: K3sObserved) -> None:
         machine = self.machines[index]
-        self.say(machine, f"k3s {observed.state}, voters {observed.voters}")
+        self.say(
+            machine,
+            f"k3s {observed.state}, voters {observed.voters}, {len(observed.stopped)} stopped",
+        )
         if machine.peer is not None:
-            self._later(machine, 0.05, partial(self._handle, machine, observed))
+            self._later(machine, 0.05, partial(self.handle, machine, observed))
 
     def _unpack(self, spec: MachineSpec) -> Machine:
         signer = signer_of(spec.index)
@@ -362,8 +387,9 @@ class World:
             spec=spec,
             signer=signer,
             facts=facts,
-            disk=Disk(fsync=self._strategy.fsync),
+            disk=Disk(fsync=self.strategy.fsync),
             k3s=K3s(host, self._site),
+            rate=spec.rate,
             powered_at=spec.boots_at_s - 5.0,
             wall_offset_ms=spec.wall_offset_ms,
         )

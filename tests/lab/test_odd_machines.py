@@ -15,8 +15,7 @@ import pytest
 import yaml
 
 from meshd.clock import read_moment
-from simulations.lab.inside import init_of
-from simulations.lab.laboratory import Laboratory
+from simulations.lab.laboratory import Laboratory, init_of
 from tests.lab.conftest import Bench
 from tests.lab.test_troubles import health_codes, k3s_of, log_of, status_of
 

@@ -21,20 +21,24 @@ SEEDS = range(2000)
 REACHED_MIN = {
     "claim decided under faults": 1000,
     "started decided under faults": 800,
-    "done decided under faults": 400,
+    "done decided under faults": 250,
     "daemon killed, initialiser before it has data": 20,
     "daemon killed, initialiser before DONE": 100,
     "machine killed, initialiser before it has data": 20,
     "machine killed, initialiser before DONE": 100,
-    "machine killed, learner before DONE": 5,
+    "machine killed, learner before DONE": 3,
     "machine killed, server before DONE": 20,
     "site power cut": 200,
+    "generation 2": 60,
+    "abandoned in slot done: its initialiser did not renew its lease": 20,
+    "abandoned in slot done: its initialiser gave it up": 15,
+    "machine lost before DONE": 20,
     "k3s waits for the clock": 200,
 }
 
 
 @pytest.mark.timeout(900)
-def test_no_seed_breaks_a_promise_and_every_seed_forms_one_cluster() -> None:
+def test_no_seed_breaks_a_promise_and_every_seed_forms_a_cluster() -> None:
     reached: Counter[str] = Counter()
     failures = []
     for result in run_seeds(SEEDS, strategy="meshd", jobs=2):
@@ -43,8 +47,6 @@ def test_no_seed_breaks_a_promise_and_every_seed_forms_one_cluster() -> None:
             failures.append(
                 f"python -m simulations.model --seed {result.seed} --trace: {result.failure}"
             )
-        elif result.starts != 1:
-            failures.append(f"seed {result.seed}: {result.starts} cluster starts")
     assert not failures, "\n".join(failures)
     missed = {what: reached[what] for what, least in REACHED_MIN.items() if reached[what] < least}
     assert not missed, f"too seldom, so the runs prove less than they should: {missed}"

@@ -1,0 +1,80 @@
+"""What befalls machines besides crashes: lost for good, the disk wiped, processes stopped."""
+
+from __future__ import annotations
+
+from simulations.model.checkers import RESUMED_S
+from simulations.model.disk import Disk
+from simulations.model.k3s import Host
+from simulations.model.machine import Machine, facts_of
+from simulations.model.signing import signer_of
+from simulations.model.world import World
+
+
+def lose(world: World, machine: Machine) -> None:
+    """Take a machine away for good."""
+    world.crash(machine, power_cut=True, down_s=1e9)
+    machine.lost, machine.is_sound = True, False
+    machine.k3s.kill(power_cut=True)
+    world.say(machine, "is LOST for good")
+
+
+def wipe(world: World, machine: Machine, *, down_s: float) -> None:
+    """Empty a machine's disk; it comes back with another identity."""
+    world.crash(machine, power_cut=True, down_s=down_s)
+    machine.is_sound = False
+    machine.k3s.wipe()
+    machine.edition += 1
+    machine.signer = signer_of(machine.spec.index, machine.edition)
+    machine.facts = facts_of(
+        machine.spec,
+        world.scenario.bounds,
+        memory_mib=machine.facts.memory_mib,
+        vip=machine.facts.vip,
+        edition=machine.edition,
+    )
+    machine.k3s.host = Host(
+        machine=machine.spec.index,
+        node_name=machine.facts.node_name,
+        node_ip=machine.k3s.host.node_ip,
+    )
+    machine.disk = Disk(fsync=world.strategy.fsync)
+    world.by_node[machine.node] = machine
+    world.checkers.joined(machine.node, f"{machine.facts.name}'")
+    world.say(machine, "its disk is WIPED")
+
+
+def sleep(world: World, machine: Machine, *, whole: bool, for_s: float) -> None:
+    """Stop the daemon, or all processes of the machine, for a while (SIGSTOP)."""
+    if machine.peer is None or machine.asleep:
+        return
+    world.say(machine, f"{'freezes' if whole else 'its daemon stops'} for {for_s:.0f} s")
+    machine.asleep = True
+    if whole:
+        machine.k3s.freeze()
+    life = machine.life
+
+    def wake() -> None:
+        if machine.life == life:
+            wake_up(world, machine)
+
+    world.timeline.after(for_s, wake)
+
+
+def wake_up(world: World, machine: Machine) -> None:
+    """Let what was stopped go on; what waited for it comes in one bunch."""
+    if not machine.asleep:
+        return
+    machine.asleep = False
+    world.say(machine, "goes on")
+    if machine.k3s.frozen:
+        machine.k3s.resume()
+        world.timeline.after(RESUMED_S + 0.01, world.check_running)
+    backlog, machine.backlog = machine.backlog, []
+    life = machine.life
+    for event in backlog:
+        if machine.life == life:
+            world.handle(machine, event)
+    if machine.peer is not None:
+        machine.wake_at = float("inf")
+        world.plan_wake(machine)
+    world.links_changed()

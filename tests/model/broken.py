@@ -1,0 +1,116 @@
+"""meshd with one rule of its decision log or its forming lease taken out, by what is inside of it.
+
+Those that need no look inside are in `simulations.model.mutants`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ledger import Instant, NodeId
+from roles import ClusterPlan, K3sReading, _evidence, _records
+from roles._attempt import Attempt
+from roles._evidence import Evidence
+from roles._forming import Forming
+from roles._lease import Around, Paper, VoterPart
+from roles._messages import Renewed
+from roles._standpoint import Standpoint
+from roles._tenure import Tenure
+from simulations.model.machine import Strategy
+from simulations.model.mutants import MUTANTS
+from simulations.model.runs import start_node
+
+NEVER = Instant(float("inf"))
+FOR_EVER = Instant(1e9)
+
+
+def _lease_of_initialiser_only(self: Forming) -> Instant | None:
+    """R1 taken out: a joined member's k3s has no end."""
+    honest = _honest_lease_until(self)
+    is_member = self._tenure is None and self._member is not None
+    return FOR_EVER if is_member and honest is not None else honest
+
+
+def _lease_for_ever(self: Forming) -> Instant | None:
+    """The initialiser takes no notice of its lease."""
+    honest = _honest_lease_until(self)
+    return FOR_EVER if self._tenure is not None and honest is not None else honest
+
+
+def _never_give_up(_self: Tenure, _around: Around) -> tuple[Instant, str]:
+    """R2 taken out."""
+    return NEVER, ""
+
+
+def _counted_from_receipt(self: Tenure, answer: Renewed, around: Around, now: Instant) -> None:
+    """R3 taken out: the lease begins when the answer comes."""
+    if answer.sender in around.voters:
+        self.answers[answer.sender] = now
+        self._renew_at = Instant(self._renewed_at + 10.0)
+
+
+def _forget_last_answer(self: VoterPart, me: NodeId, paper: Paper, now: Instant) -> None:
+    """R5 taken out: a restart knows nothing of what was answered before."""
+    _honest_voter(self, me, paper, now)
+    self.last_answer = Instant(float("-inf"))
+
+
+def _abandon_at_once(_self: Forming, *, stopped: bool, now: Instant) -> bool:
+    return stopped or now >= 0.0
+
+
+def _abandons_itself_running(self: Forming, *, stopped: bool, now: Instant) -> bool:
+    """R7 taken out."""
+    mine = self._plan.initialiser == self._me
+    return mine or _honest_may_abandon(self, stopped=stopped, now=now)
+
+
+def _any_reading(self: Evidence, _plan: ClusterPlan) -> K3sReading | None:
+    """What k3s says is taken for the current plan's, whosever it is."""
+    return self.reading
+
+
+_honest_property = Forming.lease_until
+_honest_may_abandon = Forming.may_abandon
+_honest_voter = VoterPart.__init__
+
+
+def _honest_lease_until(of: Forming) -> Instant | None:
+    found = _honest_property.__get__(of)
+    return None if found is None else Instant(found)
+
+
+def _without(name: str, *broken: tuple[object, str, object]) -> Strategy:
+    return Strategy(name=name, start=start_node, broken=broken)
+
+
+BROKEN = {
+    **MUTANTS,
+    **{
+        mutant.name: mutant
+        for mutant in (
+            replace(MUTANTS["no-fuse"], name="r4-no-fuse"),
+            _without("no-adoption", (Attempt, "value_to_adopt", lambda _self: None)),
+            _without(
+                "r1-members-without-lease",
+                (Forming, "lease_until", property(_lease_of_initialiser_only)),
+            ),
+            _without("r2-never-gives-up", (Tenure, "_give_up_at", _never_give_up)),
+            _without("r3-counted-from-receipt", (Tenure, "renewed", _counted_from_receipt)),
+            _without("r5-restart-forgets-answers", (VoterPart, "__init__", _forget_last_answer)),
+            _without("r6-not-mute", (Standpoint, "mute", property(lambda _self: False))),
+            _without(
+                "r7-abandons-itself-running", (Forming, "may_abandon", _abandons_itself_running)
+            ),
+            _without(
+                "r8-done-with-too-few",
+                (_evidence, "done_voters_min", lambda _size: 1),
+                (_records, "done_voters_min", lambda _size: 1),
+            ),
+            _without("abandon-at-once", (Forming, "may_abandon", _abandon_at_once)),
+            _without("lease-ignored", (Forming, "lease_until", property(_lease_for_ever))),
+            _without("down-said-too-early", (Standpoint, "stopped", property(lambda _self: True))),
+            _without("any-reading", (Evidence, "about", _any_reading)),
+        )
+    },
+}
