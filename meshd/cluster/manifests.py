@@ -88,18 +88,21 @@ def kube_vip_static_pod(settings: KubeVip, interface: str | None, kubeconfig: st
 
 
 def _pod_spec(settings: KubeVip, interface: str | None) -> Manifest:
-    subnet = "128" if ":" in settings.address else "32"
+    users = dict(settings.variables)
     variables = {
+        # With services on, kube-vip takes over node addresses that k3s' own balancer publishes
+        # (kube-vip issue 1288): off unless it was asked for and does not meet that balancer.
+        "svc_enable": "false",
+        "lb_enable": "false",
+    }
+    variables |= users
+    variables |= {
         "address": settings.address,
         "port": "6443",
         "vip_arp": "true",
-        "vip_subnet": subnet,
+        "vip_subnet": "128" if ":" in settings.address else "32",
         "cp_enable": "true",
         "cp_namespace": LEASE_NAMESPACE,
-        # With services on, kube-vip takes over node addresses that k3s' own balancer publishes
-        # (kube-vip issue 1288).
-        "svc_enable": "false",
-        "lb_enable": "false",
         "vip_leaderelection": "true",
         "vip_leasename": LEASE_NAME,
         "vip_leaseduration": str(settings.lease_duration_s),
@@ -116,11 +119,13 @@ def _pod_spec(settings: KubeVip, interface: str | None) -> Manifest:
     )
     container = {
         "name": "kube-vip",
-        "image": f"{settings.image}:{settings.version}",
+        "image": settings.reference,
         "imagePullPolicy": "IfNotPresent",
         "args": ["manager"],
         "env": environment,
-        "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]}},
+        "securityContext": {"privileged": True}
+        if users.get("lb_fwdmethod") == "masquerade"
+        else {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]}},
     }
     return {
         "hostNetwork": True,

@@ -119,9 +119,9 @@ def drop_in(
     } | origin(order, machine.node_ip)
     if machine.node_ip is not None:
         says["node-ip"] = machine.node_ip
-    if machine.flannel_interface is not None and not _says(
-        arguments_of(order, settings), "flannel-iface"
-    ):
+    users = arguments_of(order, settings)
+    suggested = not users.replace_args and not _says(users, "flannel-iface")
+    if suggested and machine.flannel_interface is not None:
         says["flannel-iface"] = machine.flannel_interface
     if settings.labels:
         says["node-label+"] = [f"{key}={value}" for key, value in settings.labels]

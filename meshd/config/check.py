@@ -67,7 +67,23 @@ def check(content: Table) -> Checked:
             _check_table(name, tree, checked)
         else:
             _check_other(name, tree, content.origins[name], checked)
+    checked.findings += _idle(checked)
     return checked
+
+
+def _idle(checked: Checked) -> Iterator[Finding]:
+    """Yield a warning for each value that has no effect, and is not what is so anyway."""
+    for path, value in checked.values.items():
+        key = ALL[path]
+        if key.idle is None or value in (*key.settled, ()):
+            continue
+        if key.moot is None or checked.values.get(key.moot[0]) != key.moot[1]:
+            yield Finding(
+                code="MESH-1028",
+                origin=checked.origins[path],
+                message=f"{path} has no effect: {key.idle}",
+                fix=key.mend,
+            )
 
 
 def _check_other(name: str, tree: Tree, origin: Origin, checked: Checked) -> None:
@@ -177,15 +193,6 @@ def _check_value(key: Key[object], tree: Tree, checked: Checked) -> None:
         return
     checked.origins[key.path] = tree.origin
     checked.trees[key.path] = tree
-    if key.idle is not None and checked.values[key.path] not in (key.settled, ()):
-        checked.findings.append(
-            Finding(
-                code="MESH-1028",
-                origin=tree.origin,
-                message=f"{key.path} has no effect: {key.idle}",
-                fix="remove it, or leave it for other readers of the file",
-            )
-        )
 
 
 def _says_nothing(key: Key[object], tree: Tree) -> bool:

@@ -21,7 +21,9 @@ class Key(Generic[T_co]):
         default: what holds if nobody sets it, as it would stand in a file; None if nothing does.
         secret: its value is never shown.
         idle: why a key that is accepted has no effect.
-        settled: the value of an idle key that says what is so anyway.
+        settled: values of an idle key that say what is so anyway.
+        moot: (path, value) of another key with which nobody minds that this one is idle.
+        mend: what to do about an idle key, if not just to remove it.
     """
 
     path: str
@@ -30,4 +32,6 @@ class Key(Generic[T_co]):
     default: object = None
     secret: bool = False
     idle: str | None = None
-    settled: object = False
+    settled: tuple[object, ...] = (False,)
+    moot: tuple[str, object] | None = None
+    mend: str = "remove it, or leave it for other readers of the file"

@@ -82,6 +82,7 @@ DNS = Key(
     path="p2p.dns",
     read=values.flag,
     idle="names belong to the overlay, and " + _LATER,
+    moot=("p2p.vpn.create", False),
     about="EdgeVPN's name service.",
 )
 DYNAMIC_ROLES = Key(
@@ -106,6 +107,7 @@ VPN_ENV = Key(
     path="p2p.vpn.env",
     read=values.text_table,
     idle="it sets EdgeVPN up, which is not used",
+    moot=("p2p.vpn.create", False),
     about="EdgeVPN's variables.",
 )
 AUTO_ENABLE = Key(
@@ -189,6 +191,39 @@ SCHEMA = Key(
 )
 
 
+_ENABLED: dict[str, Key[bool]] = {
+    "k3s": Key(
+        path="k3s.enabled",
+        read=values.flag,
+        idle="the machines agree on who is a server; `p2p.role: none` keeps a machine from running "
+        "k3s, `p2p.role: worker` from being a server",
+        settled=(True,),
+        about="Kairos' switch for a server without coordination.",
+    ),
+    "k3s-agent": Key(
+        path="k3s-agent.enabled",
+        read=values.flag,
+        about="`false` leaves k3s-agent.args and k3s-agent.env out. Who is a worker the machines "
+        "agree on.",
+    ),
+}
+_EMBEDDED_REGISTRY: dict[str, Key[bool]] = {
+    "k3s": Key(
+        path="k3s.embedded_registry",
+        read=values.flag,
+        about="Run k3s' embedded registry mirror, on workers too.",
+        default=False,
+    ),
+    "k3s-agent": Key(
+        path="k3s-agent.embedded_registry",
+        read=values.flag,
+        idle="workers follow the servers' k3s.embedded_registry",
+        moot=("k3s.embedded_registry", True),
+        about="The same for workers; Kairos reads it nowhere.",
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class K3sKeys:
     """The keys of `k3s` or `k3s-agent`, which have the same form."""
@@ -204,14 +239,7 @@ class K3sKeys:
     def of(cls, section: str, who: str) -> K3sKeys:
         """Return the keys below `section`, which are for `who`."""
         return cls(
-            enabled=Key(
-                path=f"{section}.enabled",
-                read=values.flag,
-                idle="the machines agree on who runs k3s, and as what; `p2p.role: none` keeps a "
-                "machine from running it",
-                settled=True,
-                about="Kairos' switch for k3s without coordination.",
-            ),
+            enabled=_ENABLED[section],
             args=Key(
                 path=f"{section}.args",
                 read=values.command_words,
@@ -229,24 +257,18 @@ class K3sKeys:
             replace_args=Key(
                 path=f"{section}.replace_args",
                 read=values.flag,
-                idle="what meshd tells k3s always stays; args are added to it",
-                about="Kairos' way to leave its own arguments out.",
+                about="Leave out the one argument that meshd only suggests, flannel-iface. What "
+                "decides which cluster k3s belongs to, and what another key asks for, stays.",
+                default=False,
             ),
             replace_env=Key(
                 path=f"{section}.replace_env",
                 read=values.flag,
-                idle="what meshd tells k3s always stays; env is added to it",
+                idle="meshd gives k3s no variables of its own that could be left out",
+                settled=(False, True),
                 about="Kairos' way to leave its own variables out.",
             ),
-            embedded_registry=Key(
-                path=f"{section}.embedded_registry",
-                read=values.flag,
-                idle=None
-                if section == "k3s"
-                else "agents follow the servers' k3s.embedded_registry",
-                about="Run k3s' embedded registry mirror.",
-                default=False if section == "k3s" else None,
-            ),
+            embedded_registry=_EMBEDDED_REGISTRY[section],
         )
 
     @property

@@ -103,7 +103,16 @@ class KubeVip:
     lease_duration_s: int = 5
     renew_deadline_s: int = 3
     retry_period_s: int = 1
-    own: tuple[tuple[str, str | int | bool], ...] = ()  # kube-vip's other settings, by its names.
+    variables: tuple[tuple[str, str], ...] = ()  # Of kube-vip's container, besides meshd's; sorted.
+
+    @property
+    def reference(self) -> str:
+        """Return the image's whole name; a tag or digest in `image` itself counts, as in Kairos."""
+        return self.image if self.image_says_version else f"{self.image}:{self.version}"
+
+    @property
+    def image_says_version(self) -> bool:
+        return not {":", "@"}.isdisjoint(self.image.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +122,12 @@ class K3sArguments:
     Args:
         args: single words, none of them one that meshd alone may set.
         env: likewise.
+        replace_args: leave out what meshd only suggests.
     """
 
-    enabled: bool | None = None
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     replace_args: bool = False
-    replace_env: bool = False
     embedded_registry: bool = False
 
 

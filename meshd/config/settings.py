@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from meshd.config import keys, kubevip_keys
+from meshd.config import keys, kubevip_keys, kubevip_own
 from meshd.config.bounds import decide_bounds
 from meshd.config.check import Checked
-from meshd.config.critical import RESERVED_VARIABLES
+from meshd.config.critical import RESERVED_VARIABLES, critical_settings, parse_args
 from meshd.config.keys import Discovery, K3sKeys
 from meshd.config.naming import derive, network_id_from
-from meshd.config.schema import Finding, K3sArguments, KubeVip, Network, Settings
+from meshd.config.schema import (
+    Finding,
+    K3sArguments,
+    KubeVip,
+    Network,
+    Settings,
+)
 from meshd.config.token import Token
 
 LISTEN_DEFAULT = ("/ip4/0.0.0.0/tcp/7946", "/ip6/::/tcp/7946")
@@ -52,7 +59,11 @@ def settings_of(token: Token, checked: Checked, findings: tuple[Finding, ...]) -
         overlay_asked=overlay_asked,
         labels=checked.get(keys.LABELS) or (),
         log_level=checked.get(keys.LOG_LEVEL) or checked.get(keys.LOGLEVEL) or "info",
-        findings=(*findings, *about_bounds, *(_overlay_findings() if overlay_asked else ())),
+        findings=(
+            *(*findings, *about_bounds),
+            *(_overlay_findings() if overlay_asked else ()),
+            *(() if kubevip is None else _kubevip_findings(checked)),
+        ),
     )
 
 
@@ -72,7 +83,14 @@ def _kubevip(checked: Checked) -> KubeVip | None:
     if address is None or checked.get(kubevip_keys.ENABLE) is False:
         return None
     plain = KubeVip(address=address)
-    own = ((key, checked.get(key)) for key in kubevip_keys.OWN)
+    given = ((variable, checked.get(key)) for variable, key in kubevip_own.PASSED.items())
+    variables = {
+        variable: kubevip_own.worded(value)
+        for variable, value in given
+        if value is not None and value != ""
+    }
+    if _takes_services_of_k3s(checked):
+        variables["svc_enable"] = "false"
     return KubeVip(
         address=address,
         interface=checked.get(kubevip_keys.INTERFACE) or None,
@@ -83,19 +101,58 @@ def _kubevip(checked: Checked) -> KubeVip | None:
         lease_duration_s=checked.get(kubevip_keys.LEASE) or plain.lease_duration_s,
         renew_deadline_s=checked.get(kubevip_keys.RENEW) or plain.renew_deadline_s,
         retry_period_s=checked.get(kubevip_keys.RETRY) or plain.retry_period_s,
-        own=tuple(
-            (key.path.removeprefix("kubevip."), value) for key, value in own if value is not None
-        ),
+        variables=tuple(sorted(variables.items())),
     )
 
 
+def _kubevip_findings(checked: Checked) -> Iterator[Finding]:
+    """Yield what does not go together below `kubevip`, and is no reason not to start."""
+    if _takes_services_of_k3s(checked):
+        yield Finding(
+            code="MESH-6020",
+            origin=checked.origin(kubevip_own.SERVICES),
+            message="kubevip.enableServices has no effect: k3s' own service balancer gives "
+            "Services the machines' addresses, and kube-vip would take those from the machines",
+            fix="add --disable=servicelb to k3s.args, or set kubevip.lbClassOnly: true",
+        )
+    image, version = checked.get(kubevip_keys.IMAGE) or "", kubevip_keys.VERSION
+    if checked.get(version) and KubeVip(address="", image=image).image_says_version:
+        yield Finding(
+            code="MESH-6021",
+            origin=checked.origin(version),
+            message=f"kubevip.version has no effect: kubevip.image is {image}, which says its own",
+            fix="remove one of the two versions",
+        )
+    if dict(parse_args(checked.get(keys.K3S.args) or ())).get("disable-agent") == "true":
+        yield Finding(
+            code="MESH-6022",
+            origin=checked.origin(kubevip_keys.EIP),
+            message="nothing will serve kubevip.eip: with --disable-agent in k3s.args servers run "
+            "no pods, and kube-vip is one",
+            fix="remove --disable-agent from k3s.args, or serve the address by other means",
+        )
+
+
+def _takes_services_of_k3s(checked: Checked) -> bool:
+    """Whether kube-vip would serve the Services that k3s' own balancer serves, too.
+
+    That publishes node addresses as theirs, which kube-vip then moves about (kube-vip issue 1288).
+    """
+    if not checked.get(kubevip_own.SERVICES) or checked.get(kubevip_own.CLASS_ONLY):
+        return False
+    args = checked.get(keys.K3S.args) or ()
+    critical = critical_settings(args, embedded_registry=False, external_db=None)
+    return dict(critical)["disable-service-lb"] == "false"
+
+
 def _k3s(section: K3sKeys, checked: Checked) -> K3sArguments:
+    # As in Kairos, which reads them of an agent that is enabled only; there `enabled` has to be
+    # written out, here what stands there counts unless it is switched off.
+    off = section is keys.K3S_AGENT and checked.get(section.enabled) is False
     return K3sArguments(
-        enabled=checked.get(section.enabled),
-        args=checked.get(section.args) or (),
-        env=env_for(section, checked),
+        args=() if off else checked.get(section.args) or (),
+        env=() if off else env_for(section, checked),
         replace_args=checked.get(section.replace_args) or False,
-        replace_env=checked.get(section.replace_env) or False,
         embedded_registry=checked.get(section.embedded_registry) or False,
     )
 

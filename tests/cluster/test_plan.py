@@ -194,7 +194,40 @@ def test_a_full_token_names_the_authority() -> None:
     assert token == f"K10{'ab' * 32}::node:{'5e' * 32}"
 
 
+def test_replaced_arguments_leave_out_what_is_only_suggested() -> None:
+    kept = yaml.safe_load(drop_in(server(), SETTINGS, machine(N2)))
+    settings = replace(SETTINGS, k3s=K3sArguments(replace_args=True))
+    left = yaml.safe_load(drop_in(server(), settings, machine(N2)))
+    assert kept == left | {"flannel-iface": "eth7"}
+    # A worker has arguments of its own.
+    assert b"flannel-iface" in drop_in(worker(), settings, machine(N4))
+
+
 def test_kube_vip_can_be_told_to_find_its_interface_itself() -> None:
     text = kube_vip_daemon_set(KubeVip(address="fd00::50"), None).decode()
     assert "vip_interface" not in text
     assert "'128'" in text
+
+
+def variables_of(settings: KubeVip) -> dict[str, str]:
+    """Return the variables of the container in a DaemonSet."""
+    (daemon_set,) = [
+        one
+        for one in yaml.safe_load_all(kube_vip_daemon_set(settings, "eth0"))
+        if one["kind"] == "DaemonSet"
+    ]
+    (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
+    return {one["name"]: one.get("value", "") for one in container["env"]}
+
+
+def test_users_settings_of_kube_vip_are_added_and_change_nothing_that_meshd_decides() -> None:
+    plain = variables_of(KUBE_VIP)
+    asked = {"vip_loglevel": "5", "svc_enable": "true", "vip_leasename": "x", "address": "10.0.0.9"}
+    given = variables_of(replace(KUBE_VIP, variables=tuple(asked.items())))
+    assert given == plain | {"vip_loglevel": "5", "svc_enable": "true"}
+
+
+def test_a_balancer_that_masquerades_is_privileged() -> None:
+    asked = replace(KUBE_VIP, variables=(("lb_enable", "true"), ("lb_fwdmethod", "masquerade")))
+    assert b"privileged: true" in kube_vip_daemon_set(asked, "eth0")
+    assert b"privileged" not in kube_vip_daemon_set(replace(KUBE_VIP, variables=()), "eth0")

@@ -125,6 +125,29 @@ def test_edgevpns_dns_and_variables_are_said_to_have_no_effect(load: Load) -> No
     assert [str(item.message).partition(" ")[0] for item in idle] == ["p2p.dns", "p2p.vpn.env"]
 
 
+IDLE = {
+    "dns": ["p2p.dns", "p2p.vpn.env"],
+}
+"""Keys of the examples that have no effect here, though they have one in Kairos."""
+
+
+@pytest.mark.parametrize("name", [*SINGLE_MASTER, *HA])
+def test_no_example_earns_a_needless_warning(load: Load, name: str) -> None:
+    found = settings(load, name).findings
+    idle = [item.message.partition(" ")[0] for item in found if item.code == "MESH-1028"]
+    assert idle == IDLE.get(name, [])
+    # Besides: how many machines an EdgeVPN token stands for, and the overlay it asks for.
+    assert {item.code for item in found} <= {"MESH-1028", "MESH-1029", "MESH-1031"}
+
+
+def test_variables_of_a_vpn_that_is_off_are_not_spoken_of(load: Load) -> None:
+    text = "p2p: {network_token: TOKEN, dns: true, vpn: {create: CREATE, env: {DHCP: 'true'}}}"
+    for create, named in (("true", ["p2p.dns", "p2p.vpn.env"]), ("false", [])):
+        found = load(text.replace("CREATE", create)).findings
+        idle = [item.message.partition(" ")[0] for item in found if item.code == "MESH-1028"]
+        assert idle == named
+
+
 def test_what_is_for_other_readers_is_not_spoken_of(load: Load) -> None:
     for name in ("netboot", "ha-kubevip", "embedded-registry"):
         assert codes(examined(load, name)) <= {"MESH-1029", "MESH-1030", "MESH-1031"}, name
@@ -202,6 +225,49 @@ kubevip:
     assert (found.lease_duration_s, found.renew_deadline_s, found.retry_period_s) == (15, 10, 2)
     (error,) = load.examine(text + "  leaseDuration: 15\n").errors
     assert error.code == "MESH-1042"
+
+
+def test_an_agent_that_is_disabled_gets_no_arguments_as_in_kairos_code(load: Load) -> None:
+    text = """
+p2p: {network_token: TOKEN, vpn: {create: false}}
+k3s-agent: {ENABLED args: [--x], env: {A: b}}
+"""
+    for enabled, agents in (("", True), ("enabled: true,", True), ("enabled: false,", False)):
+        found = load(text.replace("ENABLED", enabled))
+        assert found.k3s_agent.args == (("--x",) if agents else ())
+        assert found.k3s_agent.env == ((("A", "b"),) if agents else ())
+        assert found.findings == ()
+
+
+def test_enabled_decides_no_role_as_in_kairos_code(load: Load) -> None:
+    found = load(
+        "p2p: {network_token: TOKEN, vpn: {create: false}}\nk3s: {enabled: false, args: [--x]}"
+    )
+    assert (found.role, found.k3s.args) == ("auto", ("--x",))
+    assert "p2p.role: none" in found.findings[0].message
+    assert (
+        load("p2p: {network_token: TOKEN, vpn: {create: false}}\nk3s: {enabled: true}").findings
+        == ()
+    )
+
+
+def test_what_meshd_only_suggests_can_be_replaced(load: Load) -> None:
+    found = load("""
+p2p: {network_token: TOKEN, vpn: {create: false}}
+k3s: {replace_args: true, replace_env: true, args: [--flannel-backend=host-gw]}
+""")
+    assert found.k3s.replace_args
+    assert not found.k3s_agent.replace_args
+    assert found.findings == ()  # There are no variables of meshd's own to leave out.
+
+
+def test_agents_follow_the_servers_embedded_registry(load: Load) -> None:
+    text = (
+        "p2p: {network_token: TOKEN, vpn: {create: false}}\nk3s-agent: {embedded_registry: true}\n"
+    )
+    (item,) = load(text).findings
+    assert item.message.startswith("k3s-agent.embedded_registry has no effect: workers follow")
+    assert load(text + "k3s: {embedded_registry: true}").findings == ()
 
 
 def test_yes_and_on_are_refused_though_kairos_code_takes_them_for_true(load: Load) -> None:

@@ -50,7 +50,6 @@ def test_a_kairos_file_for_ha_with_kubevip_works_as_it_is(load: Load) -> None:
     assert settings.role == "auto"
     assert settings.discovery == ("lan", "seeds")
     assert settings.k3s.args == ("--disable=traefik,servicelb",)
-    assert settings.k3s.enabled is True
     assert not settings.overlay_asked
     assert codes(settings) == ["MESH-1029"]
     assert "5 are assumed, and 6 or more" in settings.findings[0].message
@@ -117,7 +116,7 @@ kubevip:
   renewDeadline: 10
   retryPeriod: 2
   enableServices: false
-  vipsubnet: 24
+  vipsubnet: 128
   port: 6443
 """).kubevip
     assert kubevip == KubeVip(
@@ -127,7 +126,7 @@ kubevip:
         lease_duration_s=15,
         renew_deadline_s=10,
         retry_period_s=2,
-        own=(("enableServices", False), ("port", 6443), ("vipSubnet", "24")),
+        variables=(("svc_enable", "false"),),
     )
 
 
