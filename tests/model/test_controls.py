@@ -7,16 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from simulations.model.kairos import KAIROS
-from simulations.model.mutants import MUTANTS
 from simulations.model.runs import run_seed
+from tests.model.broken import BROKEN
 
+SIEGES = range(1, 4 * 400, 4)  # One seed in four is a siege: scenario.siege_of.
 DUELS = range(3, 4 * 400, 4)  # One seed in four is a duel: scenario.duel_of.
 ALL = range(800)
 
 
 def caught(name: str, seeds: range, word: str) -> Iterator[int]:
     """Yield the seeds in which a mutant is caught breaking what `word` says."""
-    results = (run_seed(seed, MUTANTS[name]) for seed in seeds)
+    results = (run_seed(seed, BROKEN[name]) for seed in seeds)
     return (result.seed for result in results if word in (result.failure or ""))
 
 
@@ -53,3 +54,7 @@ def test_a_quorum_of_half_the_voters_decides_twice() -> None:
 )
 def test_an_order_or_a_secret_that_comes_too_early_is_caught(name: str, word: str) -> None:
     assert any(caught(name, ALL[1:8], word))
+
+
+def test_done_with_too_few_etcd_voters_is_caught() -> None:
+    assert any(caught("r8-done-with-too-few", SIEGES[:20], "are needed"))
