@@ -92,6 +92,7 @@ class K3sObserved:
         exits: how often k3s of the ordered cluster ended by itself in this boot; ends that the
             fuse or an order caused do not count.
         lease_until: the deadline that the fuse holds for the ordered cluster; None without a fuse.
+        lost_database: this server's database is gone, and etcd lists its old member still.
         stopped: cluster ids with an order to `stop`, or to be set aside, that is carried out: no
             process of that cluster's k3s is left on this node (the whole cgroup is gone), and
             neither supervisor nor gate starts one until an order for that cluster without `stop`.
@@ -112,6 +113,7 @@ class K3sObserved:
     exits: int = 0
     lease_until: Instant | None = None
     stopped: tuple[str, ...] = ()
+    lost_database: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,8 @@ class ClusterOrder:
             one of them is killed; then the folder that carries its mark is set aside by one rename,
             never deleted (containers killed, mounts undone). Each id is reported in `stopped` when
             nothing of it runs. This comes before anything else the order asks for.
+        remove: Kubernetes node names whose Node, and with it whose member of etcd, this server is
+            to remove: their databases are lost. Not done while such a Node is Ready.
     """
 
     seat: Literal["initialiser", "server", "worker", "none"]
@@ -249,6 +253,7 @@ class ClusterOrder:
     lease_until: Instant | None = None
     stop: bool = False
     abandoned: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
     hold: str | None = None  # Why k3s is not to be started now; one that runs is left alone.
     servers_version: str = ""  # Of k3s on the first server in `join`, as that says it.
 

@@ -102,6 +102,7 @@ class K3sRecord(msgspec.Struct, frozen=True, kw_only=True):
     kube_system_uid: str | None = None
     nodes_ready: int | None = None
     vip_holder: str | None = None  # Kubernetes node name.
+    lost_database: bool = False  # Its member of etcd is listed, and nothing of it is left here.
 
 
 class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,9 @@ class Complaint:
     hopeless: bool
 
 
+STALE_MEMBER = "etcd still lists a member of this node's name or address: it must be removed first"
+"""Node names are made of keys, so such a member is this server's own, of before."""
+
 # (text of k3s as a regular expression, sentence with its groups, hopeless). More specific first:
 # a line about the wrong authority also says "failed to get CA certs".
 _KNOWN = tuple(
@@ -42,7 +45,7 @@ _KNOWN = tuple(
         ),
         (
             r"duplicate node name found",
-            "etcd still lists a member of this node's name or address: it must be removed first",
+            STALE_MEMBER,
             True,
         ),
         (

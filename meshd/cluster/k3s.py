@@ -114,6 +114,24 @@ class ServerApi:
         )
         return self._last
 
+    async def remove_node(self, name: str) -> bool:
+        """Delete a Node that is not Ready; k3s then removes its member of etcd. Return if it was.
+
+        A Node that is Ready lives, whatever was said about it, and stays.
+        """
+        if not await self._connect():
+            return False
+        assert self._as_admin is not None
+        path = f"/api/v1/nodes/{name}"
+        node = await self._json(self._as_admin, path)
+        if node is None or is_ready(node):
+            return False
+        try:
+            answer = await self._as_admin.delete(path)
+        except httpx.TransportError:
+            return False  # The next look tries again.
+        return answer.status_code == httpx.codes.OK
+
     async def _connect(self) -> bool:
         """Have clients that use the certificates now on disk; k3s renews them at its starts."""
         files = [

@@ -286,6 +286,7 @@ class K3sCluster:
                 worker=reading.worker,
                 has_node=order.seat == "worker" or runs_agent(self._settings.k3s),
                 vip_answers=reading.vip_answers,
+                has_database=self._paths.etcd_log.is_dir(),
                 stopped=self._ended,
                 loops=self._course.loops(self._clock().at),
                 silence=self._course.silence(self._clock().at),
@@ -293,6 +294,8 @@ class K3sCluster:
             self._said,
         )
         if said.state == "ready":
+            for name in order.remove:
+                await self._watch.remove_node(name)
             self._course.is_well(self._clock().at)
         return said
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from meshd.cluster.paths import API_PORT
 from meshd.config.schema import KubeVip
 from roles import ClusterPlan
 
@@ -50,6 +51,13 @@ def kube_vip_daemon_set(settings: KubeVip, interface: str | None) -> bytes:
         ],
         "affinity": {"nodeAffinity": _CONTROL_PLANE_ONLY},
     }
+    # Of this node's own server, not the service's address behind which any server may be: a
+    # connection to one that was cut off is found dead only after 45 s (seen), and meanwhile no
+    # healthy server's kube-vip can take the address.
+    pod["containers"][0]["env"] += [
+        {"name": "KUBERNETES_SERVICE_HOST", "value": "127.0.0.1"},
+        {"name": "KUBERNETES_SERVICE_PORT", "value": str(API_PORT)},
+    ]
     daemon_set = {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
@@ -76,6 +84,8 @@ def kube_vip_static_pod(settings: KubeVip, interface: str | None, kubeconfig: st
     container["volumeMounts"] = [
         {"name": "kubeconfig", "mountPath": "/etc/kubernetes/admin.conf", "readOnly": True}
     ]
+    # The name that kube-vip gives this node's own server where it finds that kubeconfig.
+    pod["hostAliases"] = [{"hostnames": ["kubernetes"], "ip": "127.0.0.1"}]
     pod["volumes"] = [{"name": "kubeconfig", "hostPath": {"path": kubeconfig, "type": "File"}}]
     return _render(
         {
@@ -98,7 +108,7 @@ def _pod_spec(settings: KubeVip, interface: str | None) -> Manifest:
     variables |= users
     variables |= {
         "address": settings.address,
-        "port": "6443",
+        "port": str(API_PORT),
         "vip_arp": "true",
         "vip_subnet": "128" if ":" in settings.address else "32",
         "cp_enable": "true",

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ledger import Instant
-from meshd.cluster.complaints import Complaint, exit_complaint
+from meshd.cluster.complaints import STALE_MEMBER, Complaint, exit_complaint
 from meshd.cluster.groundwork import Obstacle
 from meshd.cluster.hostinit import Exit, Held
 from meshd.cluster.k3s import ServerReading
@@ -29,6 +29,7 @@ class Seen:
         complaint: what k3s complained about a moment ago.
         server: what a server said; None on a worker, or if k3s does not run.
         worker: why a worker is not ready, None if it is; of no meaning on a server.
+        has_database: whether etcd has one on this disk.
         stopped: clusters that are down on this node, as ordered.
         loops: whether k3s ended again and again without being ready.
         silence: its last words, if it runs for long and is not ready.
@@ -46,6 +47,7 @@ class Seen:
     worker: str | None
     has_node: bool
     vip_answers: bool
+    has_database: bool = True
     stopped: tuple[str, ...] = ()
     loops: bool = False
     silence: str | None = None
@@ -62,6 +64,7 @@ def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
         exits=seen.held.exits,
         lease_until=_fuse_until(seen),
         stopped=seen.stopped,
+        lost_database=_has_lost_its_database(seen),
     )
     server = seen.server
     if server is None:
@@ -77,6 +80,14 @@ def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
         nodes_ready=ready,
         vip_holder=server.lease.holder if server.lease is not None else None,
     )
+
+
+def _has_lost_its_database(seen: Seen) -> bool:
+    if seen.has_database or not seen.order.formed or seen.order.seat == "worker":
+        return False
+    last = seen.held.last_exit
+    how = exit_complaint(last.code, last.signal, last.lines) if last is not None else None
+    return any(said is not None and said.sentence == STALE_MEMBER for said in (seen.complaint, how))
 
 
 def _fuse_until(seen: Seen) -> Instant | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
 import trio
 
 from meshd.cluster.complaints import Complaint, complaint_in
@@ -14,6 +15,8 @@ from meshd.cluster.k3s import AgentApi, ServerApi, ServerReading
 from meshd.cluster.kubevip import VipProbe
 from meshd.cluster.paths import K3sPaths
 from meshd.events import ClusterOrder
+
+_LOG: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 COMPLAINT_S = 15.0
 """How long a complaint counts: k3s repeats what holds it up every 2 to 10 s."""
@@ -71,6 +74,11 @@ class Watch:
             if held.pid is not None:
                 nursery.start_soon(partial(self._look_at_k3s, reading, thorough=thorough))
         return reading
+
+    async def remove_node(self, name: str) -> None:
+        """Remove the Node, and with it the member of etcd, of a server that lost its database."""
+        if self._server is not None and await self._server.remove_node(name):
+            _LOG.warning("member_removed", node=name, why="its database is lost; it joins afresh")
 
     async def close(self) -> None:
         """Drop all connections."""

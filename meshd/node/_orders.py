@@ -14,6 +14,7 @@ from typing import Literal
 from ledger import Instant, NodeId
 from meshd.events import ClusterOrder
 from meshd.node._directory import Directory, Known
+from meshd.node._removal import members_to_remove
 from roles import ClusterPlan, GenesisState, RoleWish
 
 SeatKind = Literal["initialiser", "server", "worker", "none"]
@@ -85,11 +86,22 @@ def order_for(
         sealed: secrets sealed to this node, by name.
         hold: why k3s must not be started now, whatever was decided.
     """
+<<<<<<< 942f6bbafbd3a9eb6971e3a8078179c65b4dcf3a
+    order = _order_for(directory, wish=wish, standing=standing, sealed=sealed)
+    if order.seat == "none" or order.plan is None:
+=======
     order = _order_under_plan(directory, wish=wish, standing=standing, sealed=sealed)
     order = replace(order, abandoned=standing.abandoned)
     if order.seat == "none":
+>>>>>>> a87995d8acce2d8000a61d76d73c4691dfdd26d3
         return order
-    return replace(order, hold=hold, servers_version=_version_at(directory, order))
+    serves = order.formed and order.seat != "worker"
+    return replace(
+        order,
+        hold=hold,
+        servers_version=_version_at(directory, order),
+        remove=members_to_remove(directory, order.plan) if serves else (),
+    )
 
 
 def _order_under_plan(

@@ -151,6 +151,7 @@ def k3s_record(
         kube_system_uid=seen.kube_system_uid,
         nodes_ready=seen.nodes_ready,
         vip_holder=seen.vip_holder,
+        lost_database=seen.lost_database,
     )
 
 

@@ -34,7 +34,8 @@ from simulations.lab.gauges import (
     wakeups,
 )
 from simulations.lab.glance import Json
-from simulations.lab.laboratory import Laboratory, Wanted, init_of, run_dir
+from simulations.lab.inside import init_of, run_dir
+from simulations.lab.laboratory import Laboratory, Wanted
 from simulations.lab.places import NodePlaces, Places
 from simulations.lab.progress import Checklist
 
@@ -115,7 +116,7 @@ def _nodes(
     """Make machines that run no k3s; they are off."""
     folder = places.folder.parent
     config = folder / f"{places.lab}.yaml"
-    text = generate(nodes=nodes + spare, control_plane=1, real_k3s=False, vip=places.vip)
+    text = generate(nodes=nodes + spare, control_plane=1, k3s="stand-in", vip=places.vip)
     content = yaml.safe_load(text)
     content["p2p"]["role"] = "none"
     del content["kubevip"]

@@ -14,11 +14,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from simulations.lab import kernel
+from simulations.lab import cgroups, kernel
 
 RESTART_S = 5.0
 _NOT_STARTED = 127
@@ -34,6 +34,9 @@ class Boot:
         binds: (folder on the host, folder on the node).
         environment: the daemon's, complete.
         argv: a program to run as the daemon; empty means a fork of the zygote.
+        group: for a node that runs containers, its control group; else empty.
+        read_only: as `binds`, for what a node must not change.
+        sysctls: (file below /proc/sys, content) that are the node's own, not the machine's.
     """
 
     name: str
@@ -44,6 +47,9 @@ class Boot:
     log: str
     exits: str
     argv: tuple[str, ...]
+    group: str = ""
+    read_only: tuple[tuple[str, str], ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
 
 
 def become_node(boot: Boot, daemon: Daemon | None, ready: int) -> NoReturn:
@@ -75,6 +81,9 @@ def become_node(boot: Boot, daemon: Daemon | None, ready: int) -> NoReturn:
 
 def _make_machine(boot: Boot) -> None:
     kernel.enter(Path("/run/netns") / boot.namespace, kernel.CLONE_NEWNET)
+    groups = cgroups.of_this_host() if boot.group else ()
+    if boot.group:
+        cgroups.enter(boot.group, groups)
     kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS)
     kernel.mount("none", Path("/"), "", kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.set_host_name(boot.name)
@@ -83,11 +92,32 @@ def _make_machine(boot: Boot) -> None:
         kernel.unmount(Path("/run/netns"))
     for outside, within in boot.binds:
         kernel.mount(outside, Path(within), "", kernel.MS_BIND | kernel.MS_REC)
+    for outside, within in boot.read_only:
+        kernel.mount(outside, Path(within), "", kernel.MS_BIND)
+        read_only = kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY
+        kernel.mount("none", Path(within), "", read_only)
     kernel.mount("tmpfs", Path("/run"), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755")
     # /run/k3s is where a test or a person expects it before k3s has run.
     Path("/run/k3s").mkdir()
     # The devices below /sys/class/net are those of the namespace that mounted it.
     kernel.mount("sysfs", Path("/sys"), "sysfs")
+    _cover_sysctls(boot.sysctls)
+    if boot.group:
+        cgroups.mount_within(groups)
+        # What a kubelet mounts for a pod, the containers must see.
+        kernel.mount("none", Path("/"), "", kernel.MS_REC | kernel.MS_SHARED)
+
+
+def _cover_sysctls(sysctls: Mapping[str, str]) -> None:
+    """Put files of the node's own over settings that would be the whole machine's."""
+    folder = Path("/run/sysctls")
+    folder.mkdir()
+    for name, content in sysctls.items():
+        target = Path("/proc/sys") / name
+        if target.exists():  # Not every kernel has every one.
+            own = folder / name.replace("/", "-")
+            own.write_text(f"{content}\n", encoding="ascii")
+            kernel.mount(str(own), target, "", kernel.MS_BIND)
 
 
 def _redirect(log: str) -> None:

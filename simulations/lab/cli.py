@@ -14,7 +14,7 @@ import click
 
 from meshd.errors import MeshdError, UsageError
 from simulations.lab import bench as measurements
-from simulations.lab import glance, laboratory, tour
+from simulations.lab import formation, glance, inside, laboratory, tour
 from simulations.lab.laboratory import Laboratory, Wanted
 from simulations.lab.places import Places
 from simulations.lab.progress import Checklist
@@ -42,6 +42,15 @@ def _shape(command: click.Command) -> click.Command:
         click.Option(
             ["--control-plane"], type=int, default=3, show_default=True, help="Of them servers."
         ),
+        click.Option(
+            ["--k3s"], type=click.Path(path_type=Path), metavar="PATH", envvar="MESHD_K3S_BIN",
+            help="A real k3s in place of the stand-in.",
+        ),
+        click.Option(
+            ["--images"], type=click.Path(path_type=Path), metavar="DIR",
+            envvar="MESHD_K3S_IMAGES",
+            help="Image archives for it: a pause image, kube-vip. Default: images/ beside it.",
+        ),
         click.Option(["--nat"], type=int, metavar="K", help="Machines behind NAT (not built yet)."),
         click.Option(
             ["--exec", "programs"], is_flag=True,
@@ -58,7 +67,9 @@ def _wanted(
     control_plane: int,
     nat: int | None,
     programs: bool,
-    k3s: Path | None = None,
+    k3s: Path | None,
+    images: Path | None,
+    agents: bool = True,
     config: Path | None = None,
     boots: bool = True,
     ipv6: bool = False,
@@ -73,6 +84,8 @@ def _wanted(
         nodes=nodes,
         control_plane=control_plane,
         k3s=k3s,
+        images=images,
+        agents=agents,
         config=config,
         forks=not programs,
         boots=boots,
@@ -85,11 +98,13 @@ def _wanted(
 @click.pass_context
 def demo(
     context: click.Context,
+    *,
     nodes: int,
     control_plane: int,
     nat: int | None,
+    k3s: Path | None,
+    images: Path | None,
     limit: float | None,
-    *,
     programs: bool,
 ) -> int:
     """Real daemons on this machine, in network namespaces. Without a verb: the tour.
@@ -99,7 +114,14 @@ def demo(
     """
     if context.invoked_subcommand is not None:
         return 0
-    wanted = _wanted(nodes=nodes, control_plane=control_plane, nat=nat, programs=programs)
+    wanted = _wanted(
+        nodes=nodes,
+        control_plane=control_plane,
+        nat=nat,
+        k3s=k3s,
+        images=images,
+        programs=programs,
+    )
     return tour.run(_places(), wanted, os.environ, Checklist(limit_s=limit))
 
 
@@ -107,13 +129,7 @@ _shape(demo)
 
 
 @demo.command()
-@click.option(
-    "--k3s",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    envvar="MESHD_K3S_BIN",
-    help="A real k3s in place of the stand-in.",
-)
+@click.option("--no-agents", is_flag=True, help="Real servers that run no pods: no VIP, no Nodes.")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -124,12 +140,14 @@ _shape(demo)
 @click.option("--stopped", is_flag=True, help="Leave the machines off; `start` boots them.")
 @click.option("--wait", is_flag=True, help="Wait until the cluster is complete.")
 def up(
+    *,
     nodes: int,
     control_plane: int,
     nat: int | None,
     k3s: Path | None,
+    images: Path | None,
     config: Path | None,
-    *,
+    no_agents: bool,
     programs: bool,
     ipv6: bool,
     stopped: bool,
@@ -141,6 +159,8 @@ def up(
         control_plane=control_plane,
         nat=nat,
         k3s=k3s,
+        images=images,
+        agents=not no_agents,
         programs=programs,
         config=config,
         boots=not stopped,
@@ -181,7 +201,7 @@ def status(output: str) -> None:
 def execute(node: str, command: tuple[str, ...]) -> None:
     """Run a command inside a node: exec n2 -- meshd status."""
     found = Laboratory.load(_places())
-    laboratory.become_command(found.node(node), found.known, command)
+    inside.become_command(found.node(node), found.known, command)
 
 
 @demo.command()
@@ -255,10 +275,27 @@ def audit() -> int:
     default=Path("build/bench.json"),
     show_default=True,
 )
+@click.option(
+    "--k3s",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Instead, how long a real k3s takes to form, with meshd and with its own commands.",
+)
+@click.option("--runs", type=int, default=3, show_default=True, help="With --k3s: of each kind.")
 def bench(
-    output: Path, sizes: tuple[int, ...], parts: tuple[measurements.Part, ...], *, quick: bool
+    *,
+    output: Path,
+    sizes: tuple[int, ...],
+    parts: tuple[measurements.Part, ...],
+    quick: bool,
+    k3s: Path | None,
+    runs: int,
 ) -> int:
     """Measure the mesh beside its targets; prints a table, writes JSON."""
+    if k3s is not None:
+        images = os.environ.get("MESHD_K3S_IMAGES")
+        wanted = Wanted(nodes=4, k3s=k3s, images=Path(images) if images else None, boots=False)
+        return formation.run(_places(), wanted, runs, output)
     effort = measurements.QUICK if quick else measurements.Effort()
     if sizes:
         effort = replace(effort, sizes=sizes)

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from meshd.config import encode_token, new_token
 from meshd.errors import MeshdError
 
-# A node here has neither a container runtime nor cgroups of its own, and a server needs none of
-# what would run in pods.
+Kind = Literal["stand-in", "servers", "whole"]
+"""What plays or is k3s: the stand-in, a real one's servers without agents, or whole nodes."""
+
+# Without what would need images that the laboratory has none of, and without flannel, which is no
+# program of its own: nodes that run pods have a bridge each.
 _REAL_K3S_ARGS = (
-    "--disable-agent",
     "--disable=coredns,local-storage,metrics-server,servicelb,traefik",
     "--disable-helm-controller",
     "--disable-network-policy",
     "--etcd-disable-snapshots",
     "--flannel-backend=none",
 )
+# The laboratory makes plain cgroups, also where systemd runs; its disks are as full as the host's.
+AGENT_ARGS = (
+    "--kubelet-arg=cgroup-driver=cgroupfs",
+    "--kubelet-arg=eviction-hard=imagefs.available<1%,nodefs.available<1%",
+    "--kubelet-arg=fail-swap-on=false",
+)
+SERVER_ARGS = (*_REAL_K3S_ARGS, *AGENT_ARGS)
 
 
-def generate(*, nodes: int, control_plane: int, real_k3s: bool, vip: str) -> str:
+def generate(*, nodes: int, control_plane: int, k3s: Kind, vip: str) -> str:
     """Return a cloud-config in Kairos' keys.
 
     Args:
         nodes: machines at first; the token's bound leaves room for at least these.
         control_plane: odd, 1 to 7.
-        real_k3s: k3s is the real one, whose servers run without an agent here.
+        k3s: what will run.
         vip: the virtual address.
 
     Raises:
@@ -46,8 +55,11 @@ def generate(*, nodes: int, control_plane: int, real_k3s: bool, vip: str) -> str
         },
         "kubevip": {"eip": vip, "interface": "eth0"},
     }
-    if real_k3s:
-        content["k3s"] = {"args": list(_REAL_K3S_ARGS)}
+    if k3s == "servers":
+        content["k3s"] = {"args": ["--disable-agent", *_REAL_K3S_ARGS]}
+    elif k3s == "whole":
+        content["k3s"] = {"args": list(SERVER_ARGS)}
+        content["k3s-agent"] = {"args": list(AGENT_ARGS)}
     return "#cloud-config\n" + yaml.safe_dump(content, sort_keys=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from simulations.lab.laboratory import init_of
+from simulations.lab.inside import init_of
 from simulations.lab.places import NodePlaces
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")

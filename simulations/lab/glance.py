@@ -10,7 +10,8 @@ from typing import Any, Literal
 from meshd.cli.client import Client
 from meshd.errors import MeshdError
 from simulations.lab import network
-from simulations.lab.laboratory import Laboratory, init_of, run_dir
+from simulations.lab.inside import init_of, run_dir
+from simulations.lab.laboratory import Laboratory
 from simulations.lab.places import NodePlaces
 
 Json = dict[str, Any]

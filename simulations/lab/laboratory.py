@@ -14,18 +14,16 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
-from meshd.clock import WALL_OFFSET_VARIABLE
 from meshd.errors import MeshdError
-from simulations.lab import cloudconfig, kernel, network, record, removal
+from simulations.lab import cloudconfig, network, pods, record, removal
 from simulations.lab.boot import Boot
+from simulations.lab.inside import init_of, node_environment
 from simulations.lab.places import DISKS, NODES_MAX, NodePlaces, Places
 from simulations.lab.record import Record, Side
 from simulations.lab.shell import require
 from simulations.lab.zygote import Zygote
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NODE_NAME = re.compile(r"n[1-9][0-9]?")
 
 
@@ -37,6 +35,8 @@ class Wanted:
         nodes: 1 to 39.
         control_plane: for the generated cloud-config.
         k3s: a real k3s binary; None for the stand-in.
+        agents: with a real k3s, whether nodes run pods as a machine does.
+        images: the folder of the images for that; None is `images/` beside the binary.
         config: a cloud-config to use in place of the generated one.
         forks: false starts every daemon as a program of its own.
         boots: false leaves the machines off.
@@ -46,6 +46,8 @@ class Wanted:
     nodes: int = 5
     control_plane: int = 3
     k3s: Path | None = None
+    agents: bool = True
+    images: Path | None = None
     config: Path | None = None
     forks: bool = True
     boots: bool = True
@@ -99,7 +101,7 @@ class Laboratory:
     @classmethod
     def _build(cls, places: Places, known: Record, wanted: Wanted) -> Laboratory:
         places.folder.mkdir(mode=0o700)
-        removal.note_surroundings()
+        removal.note_surroundings(_disks(known))
         _link_k3s(places, wanted.k3s)
         text = (
             cloudconfig.read(wanted.config)
@@ -107,7 +109,7 @@ class Laboratory:
             else cloudconfig.generate(
                 nodes=wanted.nodes,
                 control_plane=wanted.control_plane,
-                real_k3s=wanted.k3s is not None,
+                k3s=_kind(known),
                 vip=places.vip,
             )
         )
@@ -149,15 +151,20 @@ class Laboratory:
             self._boot(self.places.node(name))
         return name
 
-    def start(self, name: str) -> bool:
-        """Boot a node with its disk; return false if it runs already."""
+    def start(self, name: str, *, program: tuple[str, ...] = ()) -> bool:
+        """Boot a node with its disk; return false if it runs already.
+
+        Args:
+            name: the node's.
+            program: what runs, and runs again after its end, in place of the daemon.
+        """
         node = self.node(name)
         with record.changing():
             if init_of(node) is not None:
                 return False
             # What runs without a first process was left by one that was killed alone.
             network.kill_all(node.namespace)
-            self._boot(node)
+            self._boot(node, program)
         return True
 
     def kill(self, name: str) -> bool:
@@ -179,7 +186,7 @@ class Laboratory:
                     f"{name} is running; a disk in use is not erased",
                     fix=f"`meshd demo kill {name}` first",
                 )
-            for folder in DISKS.values():
+            for folder in _disks(self.known).values():
                 subprocess.run(
                     ["find", node.disk / folder, "-mindepth", "1", "-xdev", "-delete"], check=True
                 )
@@ -220,28 +227,36 @@ class Laboratory:
     def _make_node(self) -> str:
         name = f"n{len(self.known.nodes) + 1}"
         node = self.places.node(name)
-        for folder in DISKS.values():
+        for folder in _disks(self.known).values():
             (node.disk / folder).mkdir(parents=True, mode=0o700)
         node.log.parent.mkdir()
         _write_secret(node.cloud_config, self.places.cloud_config.read_text(encoding="utf-8"))
         network.make_node(node)
+        if self.known.runtime is not None:
+            network.route_pods(node)
         self.known.nodes.append(Side(name=name))
         return name
 
-    def _boot(self, node: NodePlaces) -> None:
+    def _boot(self, node: NodePlaces, program: tuple[str, ...] = ()) -> None:
         network.power_on(node)
+        disks, runtime = _disks(self.known), self.known.runtime
+        if runtime is not None:
+            pods.provision(node, runtime)
         environment = node_environment(node, self.known.environment)
         command = (sys.executable, "-m", "meshd.cli", "daemon", "--config", str(node.cloud_config))
         pid = Zygote(self.places).boot(
             Boot(
                 name=node.name,
                 namespace=node.namespace,
-                binds=tuple((str(node.disk / DISKS[at]), str(at)) for at in DISKS),
+                binds=tuple((str(node.disk / disks[at]), str(at)) for at in disks),
                 environment=environment,
                 cloud_config=str(node.cloud_config),
                 log=str(node.log),
                 exits=str(node.exits),
-                argv=() if self.known.forks else command,
+                argv=program or (() if self.known.forks else command),
+                group="" if runtime is None else node.namespace,
+                read_only=() if runtime is None else ((runtime.images, str(pods.IMAGES)),),
+                sysctls={} if runtime is None else pods.SYSCTLS,
             )
         )
         node.init.write_text(str(pid), encoding="ascii")
@@ -260,64 +275,6 @@ def down(places: Places) -> bool:
     return True
 
 
-def init_of(node: NodePlaces) -> int | None:
-    """Return the number of a node's first process, or None if the node is down."""
-    try:
-        pid = int(node.init.read_text(encoding="ascii"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return pid if network.holds(node.namespace, pid) else None
-
-
-def run_dir(init: int) -> Path:
-    """Return the folder of a node's local API, as seen from outside."""
-    return Path(f"/proc/{init}/root/run/meshd")
-
-
-def become_command(node: NodePlaces, known: Record, argv: Sequence[str]) -> NoReturn:
-    """Replace this process by a command inside a node.
-
-    Raises:
-        MeshdError: the node is down, or has no such command.
-    """
-    init = init_of(node)
-    if init is None:
-        raise MeshdError(
-            "MESH-8005", f"{node.name} is down", fix=f"`meshd demo start {node.name}` boots it"
-        )
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MESHD_")}
-    environment = kept | node_environment(node, known.environment)
-    for kind, flag in (
-        ("uts", kernel.CLONE_NEWUTS),
-        ("net", kernel.CLONE_NEWNET),
-        ("mnt", kernel.CLONE_NEWNS),
-    ):
-        kernel.enter(Path(f"/proc/{init}/ns/{kind}"), flag)
-    os.chdir("/")
-    try:
-        os.execvpe(argv[0], list(argv), environment)  # noqa: S606 - No shell.
-    except OSError as error:
-        raise MeshdError(
-            "MESH-8017",
-            f"{argv[0]} cannot be run on {node.name}: {error.strerror}",
-            fix="name a command that is on the node's PATH",
-        ) from None
-
-
-def node_environment(node: NodePlaces, added: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of everything that runs on a node."""
-    own = f"{node.places.binaries}:{Path(sys.executable).parent}"
-    return {
-        "HOME": "/root",
-        "LANG": "C.UTF-8",
-        "PATH": f"{own}:{_PATH}",
-        "MESHD_CMDLINE_FILE": os.devnull,  # The kernel's is the host's, not the node's.
-        "MESHD_FINGERPRINT": node.fingerprint,
-        WALL_OFFSET_VARIABLE: str(node.wall_offset),
-        **added,
-    }
-
-
 def _plan(places: Places, wanted: Wanted, environment: Mapping[str, str]) -> Record:
     """Check what is needed before anything is made."""
     require("ip", purpose="its networks")
@@ -326,6 +283,7 @@ def _plan(places: Places, wanted: Wanted, environment: Mapping[str, str]) -> Rec
     if wanted.k3s is None:
         require("etcd", purpose="the stand-in for k3s, which runs a real etcd")
     version = _k3s_version(wanted.k3s)
+    binary = wanted.k3s if wanted.agents else None
     return Record(
         lab=places.lab,
         k3s_version=version,
@@ -339,7 +297,19 @@ def _plan(places: Places, wanted: Wanted, environment: Mapping[str, str]) -> Rec
         },
         nodes=[],
         ipv6=wanted.ipv6,
+        runtime=None if binary is None else pods.find_runtime(binary, wanted.images),
     )
+
+
+def _kind(known: Record) -> cloudconfig.Kind:
+    if known.standin:
+        return "stand-in"
+    return "servers" if known.runtime is None else "whole"
+
+
+def _disks(known: Record) -> dict[Path, str]:
+    """Return the folders of a node that are on its own disk, each with its place there."""
+    return DISKS if known.runtime is None else DISKS | pods.DISKS
 
 
 def _k3s_version(binary: Path | None) -> str:
@@ -364,16 +334,23 @@ def _k3s_version(binary: Path | None) -> str:
 
 
 def _link_k3s(places: Places, binary: Path | None) -> None:
-    """Put an executable called `k3s` where the nodes look first."""
+    """Put executables called `k3s`, `kubectl`, `crictl` and `ctr` where the nodes look first.
+
+    k3s' launcher knows the last three as its own commands, its server program (which a build of
+    one's own may be) only by the name that it is run as.
+    """
     places.binaries.mkdir()
-    target = places.binaries / "k3s"
+    run = f"exec {sys.executable} -m simulations.standin"
+    what = "Not k3s: a stand-in."
     if binary is not None:
-        target.symlink_to(binary.resolve())
-        return
-    target.write_text(
-        f'#!/bin/sh\n# Not k3s: a stand-in.\nexec {sys.executable} -m simulations.standin "$@"\n',
-        encoding="utf-8",
-    )
+        tools = ("kubectl", "crictl", "ctr")
+        for name in tools:
+            (places.binaries / name).symlink_to(binary.resolve())
+        own = f'tool="{places.binaries}/$1"; shift; exec "$tool" "$@"'
+        run = f"case ${{1-}} in {'|'.join(tools)}) {own} ;; esac\nexec {binary.resolve()}"
+        what = "The real k3s, under each of its names."
+    target = places.binaries / "k3s"
+    target.write_text(f'#!/bin/sh\n# {what}\n{run} "$@"\n', encoding="utf-8")
     target.chmod(0o755)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from meshd.errors import MeshdError
+from simulations.lab import cgroups, kernel
 from simulations.lab.places import NAMESPACES, NodePlaces, Places
 from simulations.lab.shell import run
 
@@ -66,6 +67,14 @@ def make_node(node: NodePlaces) -> None:
     )
 
 
+def route_pods(node: NodePlaces) -> None:
+    """Have the gateway pass packets for a node's pods on to the node."""
+    _batch(node.places.lan, [f"route replace {node.pod_subnet} via {node.address}"])
+    kind = "ipv6/conf/all/forwarding" if node.places.ipv6 else "ipv4/ip_forward"
+    with kernel.inside_network(NAMESPACES / node.places.lan):
+        Path("/proc/sys/net", kind).write_text("1", encoding="ascii")
+
+
 def power_on(node: NodePlaces) -> None:
     """Give eth0 its own address and no other, and bring its port up."""
     places = node.places
@@ -91,6 +100,7 @@ def power_off(node: NodePlaces) -> None:
     for the addresses that the killed processes left on eth0.
     """
     kill_all(node.namespace)
+    cgroups.remove(node.namespace, cgroups.of_this_host())
     _batch(node.places.lan, [f"link set {node.name} down"])
 
 
@@ -171,6 +181,7 @@ def namespaces(places: Places) -> tuple[str, ...]:
 def delete_namespace(name: str) -> None:
     """Kill what runs in a namespace and delete it."""
     kill_all(name)
+    cgroups.remove(name, cgroups.of_this_host())
     run(["ip", "netns", "del", name])
 
 
@@ -184,13 +195,17 @@ def holds(namespace: str, pid: int) -> bool:
 
 
 def pids(namespace: str) -> tuple[int, ...]:
-    """Return the processes in a network namespace, sorted."""
+    """Return the processes in a network namespace, and those of its control group, sorted.
+
+    Pods have namespaces of their own, and are in the group.
+    """
     try:
         wanted = (NAMESPACES / namespace).stat()
     except FileNotFoundError:
         return ()
     processes = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return tuple(sorted(int(entry.name) for entry in processes if _is_in(entry, wanted)))
+    inside = {int(entry.name) for entry in processes if _is_in(entry, wanted)}
+    return tuple(sorted(inside | cgroups.processes(namespace, cgroups.of_this_host())))
 
 
 def _is_in(process: Path, namespace: os.stat_result) -> bool:
@@ -202,7 +217,7 @@ def _is_in(process: Path, namespace: os.stat_result) -> bool:
 
 
 def kill_all(namespace: str) -> None:
-    """SIGKILL every process in a network namespace, again until none is left.
+    """SIGKILL every process in a network namespace or its group, again until none is left.
 
     Raises:
         MeshdError: some are still there after 10 s.

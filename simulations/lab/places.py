@@ -166,5 +166,12 @@ class NodePlaces:
         return self.places.on_lan(10 + self.number)
 
     @property
+    def pod_subnet(self) -> str:
+        """Where its pods have their addresses, if it runs any."""
+        if self.places.ipv6:
+            return f"fd42:0:0:{self.number}::/64"
+        return f"10.42.{self.number}.0/24"
+
+    @property
     def fingerprint(self) -> str:
         return f"{self.places.lab}-{self.name}"

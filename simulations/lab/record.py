@@ -11,6 +11,7 @@ import msgspec
 
 from meshd.errors import MeshdError
 from simulations.lab.places import ROOT, Places
+from simulations.lab.pods import Runtime
 
 
 class Side(msgspec.Struct, kw_only=True):
@@ -28,6 +29,7 @@ class Record(msgspec.Struct, kw_only=True):
         forks: whether daemons are forks of the zygote or programs of their own.
         control_plane: as the cloud-config says it; None where it does not.
         vip: likewise.
+        runtime: what a real k3s' nodes run pods with; None where they run none.
         environment: what the daemons get beside what every node has.
         ipv6: its LAN has no IPv4.
     """
@@ -42,6 +44,12 @@ class Record(msgspec.Struct, kw_only=True):
     environment: dict[str, str]
     nodes: list[Side]
     ipv6: bool = False
+    runtime: Runtime | None = None
+
+    @property
+    def has_vip_holder(self) -> bool:
+        """Whether somebody plays or runs kube-vip."""
+        return self.standin or self.runtime is not None
 
     def names(self) -> tuple[str, ...]:
         """Return the nodes' names in the order of their making."""

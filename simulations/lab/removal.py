@@ -9,22 +9,23 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from meshd.errors import MeshdError
-from simulations.lab import kernel, network
-from simulations.lab.places import DISKS, MADE, NAMESPACES, ROOT, Places
+from simulations.lab import cgroups, kernel, network
+from simulations.lab.places import MADE, NAMESPACES, ROOT, Places
 from simulations.lab.zygote import Zygote
 
 GUARD = ".meshd-laboratory"
 _END_S = 5.0
 
 
-def note_surroundings() -> None:
+def note_surroundings(folders: Iterable[Path]) -> None:
     """Make the folders that nodes mount on; list what of the surroundings is made, not found."""
     made = MADE.read_text(encoding="utf-8").splitlines() if MADE.exists() else []
-    for folder in DISKS:
+    for folder in folders:
         found = folder.exists()
         guard = folder / GUARD
         if not guard.exists():
@@ -88,6 +89,7 @@ def remove(places: Places) -> None:
 def leftovers(places: Places) -> tuple[str, ...]:
     """Return what there is of the laboratory, each as a few words; empty when it is gone."""
     found = [f"namespace {name}" for name in network.namespaces(places)]
+    found += [f"control group {group}" for group in cgroups.named(places.namespace_prefix)]
     found += [f"process {pid}" for pid in _processes(places)]
     found += [f"mount {target}" for target in mounts_below(places.folder)]
     if places.folder.exists():

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from meshd.errors import MeshdError
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 # Program: the Debian package that has it.
 _PACKAGES = {"ip": "iproute2", "etcd": "etcd-server"}
 
@@ -36,7 +38,7 @@ def require(program: str, *, purpose: str) -> None:
     Raises:
         MeshdError: it is not; the fix names its package.
     """
-    if shutil.which(program, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"):
+    if shutil.which(program, path=PATH):
         return
     raise MeshdError(
         "MESH-8007" if program == "etcd" else "MESH-8008",

@@ -73,7 +73,8 @@ def announce(built: Laboratory, wanted: Wanted, checklist: Checklist) -> None:
     if built.known.standin:
         checklist.say(f"  k3s is a stand-in, with a real etcd: {built.known.k3s_version}")
     else:
-        checklist.say(f"  {built.known.k3s_version}, servers without agents")
+        how = "servers without agents" if built.known.runtime is None else "nodes that run pods"
+        checklist.say(f"  {built.known.k3s_version}, {how}")
     how = f"one import of {built.known.imports_s:.1f} s" if wanted.forks else "programs"
     state = f"{wanted.nodes} daemons started ({how})" if wanted.boots else "machines are off"
     checklist.done(f"laboratory built, {state}")
@@ -120,10 +121,10 @@ def wait_for_cluster(built: Laboratory, checklist: Checklist) -> str | None:
     workers = [name for name in names if name not in servers]
     checklist.done(f"k3s ready on all {len(names)} nodes; workers: {', '.join(workers) or 'none'}")
     vip = built.known.vip
-    if vip is None or not built.known.standin:
-        return None  # A real k3s has no pods here, so no kube-vip.
+    if vip is None or not built.known.has_vip_holder:
+        return None
     holder = checklist.wait(
-        f"{vip} to answer", lambda: _vip_works(built), limit_s=VIP_S, code="MESH-8011"
+        f"{vip} to answer", lambda: holder_that_answers(built), limit_s=VIP_S, code="MESH-8011"
     )
     checklist.done(f"{vip} answers on 6443, held by {holder}")
     return holder
@@ -212,7 +213,7 @@ def _holder(built: Laboratory) -> str | None:
     return holders[0] if len(holders) == 1 else None
 
 
-def _vip_works(built: Laboratory, *, besides: str | None = None) -> str | None:
+def holder_that_answers(built: Laboratory, *, besides: str | None = None) -> str | None:
     """Return the VIP's holder once the address answers as the cluster's API."""
     holder = _holder(built)
     if holder is None or holder == besides:
@@ -240,7 +241,7 @@ def _lose(built: Laboratory, holder: str, checklist: Checklist) -> None:
     checklist.done(f"killed {holder}, which held {built.known.vip}")
     heir = checklist.wait(
         f"{built.known.vip} to answer elsewhere",
-        lambda: _vip_works(built, besides=holder),
+        lambda: holder_that_answers(built, besides=holder),
         limit_s=FAILOVER_S,
         code="MESH-8011",
     )

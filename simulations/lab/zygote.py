@@ -209,7 +209,8 @@ def _answer(
         answer: dict[str, Any] = {"imports_s": imports_s}
     else:
         fields = request["boot"]
-        fields["binds"] = tuple(tuple(bind) for bind in fields["binds"])
+        for name in ("binds", "read_only"):
+            fields[name] = tuple(tuple(bind) for bind in fields[name])
         fields["argv"] = tuple(fields["argv"])
         answer = _boot(Boot(**fields), daemon, (connection, listener))
     connection.sendall(json.dumps(answer).encode() + b"\n")

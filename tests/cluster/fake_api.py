@@ -55,6 +55,7 @@ class FakeApi:
     uid: str = "uid-1"
     connections: int = 0
     asked: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
     port: int = 0
 
     def answer(self, path: str, credential: str) -> tuple[int, str]:
@@ -88,6 +89,8 @@ class FakeApi:
             return 401, '{"message": "Unauthorized"}'
         if path == "/readyz":
             return (200, "ok") if at > 3 else (500, "[+]ping ok\n[-]poststarthook/rbac failed\n")
+        if path.rpartition("/")[2] in self.deleted:
+            return 200, "{}"
         found = self._object(path)
         return (404, "{}") if found is None else (200, json.dumps(found))
 
@@ -158,6 +161,15 @@ def serving(api: FakeApi, secrets: CandidateSecrets, folder: Path) -> Iterator[F
             self.wfile.write(body.encode())
 
         do_GET = _respond  # noqa: N815 - as http.server asks.
+
+        def _remove(self) -> None:
+            if self._credential() == "cert":
+                name = self.path.rpartition("/")[2]
+                api.nodes.pop(name, None)
+                api.deleted.append(name)
+            self._respond()
+
+        do_DELETE = _remove  # noqa: N815
 
         def _credential(self) -> str:
             assert isinstance(self.connection, ssl.SSLSocket)

@@ -10,7 +10,7 @@ import trio
 
 from ledger import Instant, Moment, NodeId
 from meshd.cluster import K3sCluster, keeper
-from meshd.cluster.complaints import Complaint
+from meshd.cluster.complaints import STALE_MEMBER, Complaint
 from meshd.cluster.groundwork import Obstacle
 from meshd.cluster.hostinit import Exit, Held
 from meshd.cluster.k3s import ServerReading
@@ -330,3 +330,15 @@ def test_a_worker_is_what_its_node_is() -> None:
 
 def test_the_uid_once_read_is_kept_while_k3s_is_away() -> None:
     assert said(server=ServerReading(obstacle="k3s is starting")).kube_system_uid == "u"
+
+
+def test_a_server_of_a_formed_cluster_says_that_its_database_is_lost() -> None:
+    stale = Complaint(sentence=STALE_MEMBER, hopeless=True)
+    lost = {"held": IDLE, "server": None, "has_database": False}
+    assert said(complaint=stale, **lost).lost_database
+    line = 'level=error msg="etcd cluster join failed: duplicate node name found"'
+    ended = replace(IDLE, last_exit=Exit(code=0, signal=None, lines=(line,)))
+    assert said(**(lost | {"held": ended})).lost_database
+    assert not said(**lost).lost_database, "k3s does not say so"
+    assert not said(complaint=stale, held=IDLE, server=None).lost_database, "it has one"
+    assert not said(complaint=stale, order=initialiser(), **lost).lost_database

@@ -192,3 +192,11 @@ def test_a_member_that_is_still_joining_is_known_by_its_address() -> None:
         {"peerURLs": ["https://[fd00::12]:2380"], "isLearner": True},
     ]
     assert members_of({"members": members}) == (("", "fd00::12"), ("n1-aaaaaaaa", "10.0.0.11"))
+
+
+async def test_only_a_node_that_is_not_ready_is_removed(paths: K3sPaths, api: FakeApi) -> None:
+    async with reader(paths, api) as server:
+        assert not await server.remove_node("n1-aaaaaaaa"), "it is Ready: it lives"
+        assert not await server.remove_node("nobody")
+        assert await server.remove_node("n4-dddddddd")
+    assert api.deleted == ["n4-dddddddd"]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -25,6 +26,8 @@ _numbers = count(1)
 
 # k3s promotes learners every 15 s; the tests are about meshd.
 STANDIN = {"STANDIN_PROMOTE_INTERVAL_S": "0.5"}
+# A real k3s is for the tests that name it.
+_SURROUNDINGS = {k: v for k, v in os.environ.items() if not k.startswith("MESHD_K3S_")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,7 @@ class Bench:
             text=True,
             check=False,
             timeout=300,
-            env=dict(os.environ) | {"MESHD_LAB": self.places.lab} | STANDIN,
+            env=_SURROUNDINGS | {"MESHD_LAB": self.places.lab} | STANDIN,
         )
         return Run(code=result.returncode, out=result.stdout, err=result.stderr)
 
@@ -109,7 +112,9 @@ def pytest_runtest_makereport(
     return report
 
 
-def _bench() -> Iterator[Bench]:
+@contextmanager
+def made_bench() -> Iterator[Bench]:
+    """Give a bench; remove what was made on it."""
     if os.geteuid() != 0:
         pytest.skip("the laboratory needs root")
     if shutil.which("etcd") is None:
@@ -127,10 +132,12 @@ def _bench() -> Iterator[Bench]:
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     """A laboratory's bench for one test."""
-    yield from _bench()
+    with made_bench() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
 def shared_bench() -> Iterator[Bench]:
     """A bench for the tests of a module, which leave the laboratory as they found it."""
-    yield from _bench()
+    with made_bench() as found:
+        yield found

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from meshd.clock import read_moment
-from simulations.lab.laboratory import Laboratory, init_of
+from simulations.lab.inside import init_of
+from simulations.lab.laboratory import Laboratory
 from tests.lab.conftest import Bench
 from tests.lab.test_troubles import health_codes, k3s_of, log_of, status_of
 

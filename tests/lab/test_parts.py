@@ -6,6 +6,7 @@ import io
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from simulations.lab import cloudconfig, kernel, record, removal
 from simulations.lab.figures import Figure, as_json, joined, percentile, table
 from simulations.lab.glance import Glance, as_table
 from simulations.lab.glance import as_json as glance_json
-from simulations.lab.laboratory import Laboratory, node_environment
+from simulations.lab.inside import node_environment
+from simulations.lab.laboratory import Laboratory
 from simulations.lab.places import Places
 from simulations.lab.progress import Checklist
 from simulations.lab.record import Record, Side
@@ -25,7 +27,7 @@ from simulations.lab.recorder import Sighting, generation_on
 
 
 def test_the_generated_file_is_a_kairos_file_with_a_token_of_the_right_bounds() -> None:
-    text = cloudconfig.generate(nodes=9, control_plane=3, real_k3s=False, vip="10.0.0.50")
+    text = cloudconfig.generate(nodes=9, control_plane=3, k3s="stand-in", vip="10.0.0.50")
     content = yaml.safe_load(text)
     assert text.startswith("#cloud-config\n")
     assert sorted(content) == ["kubevip", "p2p"]
@@ -37,7 +39,7 @@ def test_the_generated_file_is_a_kairos_file_with_a_token_of_the_right_bounds() 
 
 def test_few_machines_leave_the_bound_at_its_default() -> None:
     content = yaml.safe_load(
-        cloudconfig.generate(nodes=2, control_plane=3, real_k3s=False, vip="10.0.0.50")
+        cloudconfig.generate(nodes=2, control_plane=3, k3s="stand-in", vip="10.0.0.50")
     )
     bounds = parse_token(content["p2p"]["network_token"]).bounds
     assert bounds is not None
@@ -46,12 +48,17 @@ def test_few_machines_leave_the_bound_at_its_default() -> None:
 
 def test_an_even_control_plane_is_refused() -> None:
     with pytest.raises(ConfigError):
-        cloudconfig.generate(nodes=4, control_plane=2, real_k3s=False, vip="10.0.0.50")
+        cloudconfig.generate(nodes=4, control_plane=2, k3s="stand-in", vip="10.0.0.50")
 
 
-def test_a_real_k3s_gets_what_a_node_without_containers_needs() -> None:
-    text = cloudconfig.generate(nodes=3, control_plane=3, real_k3s=True, vip="10.0.0.50")
-    assert "--disable-agent" in yaml.safe_load(text)["k3s"]["args"]
+def test_real_servers_without_agents_are_told_so_and_whole_nodes_are_not() -> None:
+    generated = partial(cloudconfig.generate, nodes=3, control_plane=3, vip="10.0.0.50")
+    servers = yaml.safe_load(generated(k3s="servers"))
+    whole = yaml.safe_load(generated(k3s="whole"))
+    assert "--disable-agent" in servers["k3s"]["args"]
+    assert "--disable-agent" not in whole["k3s"]["args"]
+    assert "k3s-agent" not in servers
+    assert set(whole["k3s-agent"]["args"]) < set(whole["k3s"]["args"])
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "p2p: 3", "a: [", "kubevip: {eip: 7}"])

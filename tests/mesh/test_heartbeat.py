@@ -26,8 +26,11 @@ def test_the_answering_end_rides_on_the_leading_ends_rhythm() -> None:
 def test_an_answering_end_with_nothing_to_answer_speaks_by_itself() -> None:
     watch = LinkWatch(0.0, leads=False)
     watch.next_heartbeat(0.0)
-    assert not watch.due(1.2)
-    assert watch.due(1.25)
+    assert not watch.due(1.9)
+    assert watch.due(2.0)
+    watch.next_heartbeat(2.01)
+    assert not watch.due(3.9)
+    assert watch.due(4.0)
 
 
 def test_a_round_trip_leaves_out_how_long_the_peer_held_it() -> None:
@@ -70,7 +73,20 @@ def test_the_deadline_is_the_next_heartbeat_or_judgement() -> None:
     watch.next_heartbeat(2.5)
     assert watch.deadline() == 3.0
     watch.observe(3.0)
-    assert watch.deadline() == 3.5
+    assert watch.deadline() == 3.0
+    watch.next_heartbeat(3.0)
+    assert watch.deadline() == 4.0
+
+
+def test_links_that_came_up_at_different_times_beat_together_soon() -> None:
+    watches = [LinkWatch(at, leads=True) for at in (0.0, 0.3, 0.7)]
+    for watch, at in zip(watches, (0.0, 0.3, 0.7), strict=True):
+        assert watch.due(at)
+        watch.next_heartbeat(at)
+    assert [watch.deadline() for watch in watches] == [1.0, 1.0, 2.0]
+    for watch in watches[:2]:
+        watch.next_heartbeat(1.003)
+    assert [watch.deadline() for watch in watches] == [2.0, 2.0, 2.0]
 
 
 def round_trips(watch: LinkWatch, rtt_ms: float, times: int) -> list[float | None]:
