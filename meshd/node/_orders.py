@@ -86,14 +86,9 @@ def order_for(
         sealed: secrets sealed to this node, by name.
         hold: why k3s must not be started now, whatever was decided.
     """
-<<<<<<< 942f6bbafbd3a9eb6971e3a8078179c65b4dcf3a
-    order = _order_for(directory, wish=wish, standing=standing, sealed=sealed)
-    if order.seat == "none" or order.plan is None:
-=======
     order = _order_under_plan(directory, wish=wish, standing=standing, sealed=sealed)
     order = replace(order, abandoned=standing.abandoned)
-    if order.seat == "none":
->>>>>>> a87995d8acce2d8000a61d76d73c4691dfdd26d3
+    if order.seat == "none" or order.plan is None:
         return order
     serves = order.formed and order.seat != "worker"
     return replace(
