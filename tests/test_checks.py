@@ -20,7 +20,7 @@ IMPORTS = [
     ("ledger/_replica.py", "import roles", "Dependencies point inwards"),
     ("meshd/schema.py", "import meshd.node", "Inside meshd"),
     ("meshd/novelty.py", "X = 1", "Inside meshd"),
-    ("meshd/storage.py", "import libp2p", "libp2p has one home"),
+    ("meshd/storage/_store.py", "import libp2p", "libp2p has one home"),
     ("simulations/model/world.py", "import trio", "The simulated world"),
     ("simulations/standin/etcd.py", "import ledger", "The stand-in"),
 ]

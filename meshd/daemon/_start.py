@@ -49,7 +49,8 @@ from meshd.node import Node
 from meshd.observe import DaemonLog, open_log, shown_at_the_end
 from meshd.ports import EventSink, Mesh
 from meshd.schema import Facts
-from meshd.storage import SqliteStore, locked_state_dir, volatile_reason
+from meshd.state_dir import locked_state_dir, volatile_reason
+from meshd.storage import SqliteStore
 
 HEALTH_INTERVAL_S = 2.0
 FACTS_INTERVAL_S = 5.0  # Between looks at the node address, beside those the mesh asks for.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -13,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ledger import NodeId, Signer
 from meshd.errors import MeshdError
 from meshd.events import Persist
-from meshd.storage import HISTORY_ROWS_MAX, SqliteStore, locked_state_dir, volatile_reason
+from meshd.state_dir import locked_state_dir, volatile_reason
+from meshd.storage import HISTORY_ROWS_MAX, SqliteStore
 
 ME = Signer(Ed25519PrivateKey.from_private_bytes(b"\x01" * 32)).node_id
 NETWORK = "oak-00000001"
@@ -90,6 +94,140 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
     with pytest.raises(MeshdError, match="is damaged"):
         reopened(path)
     assert path.read_bytes() == b"these are not the votes" * 100
+
+
+def test_an_emptied_database_is_not_begun_anew(tmp_path: Path, reopened: Open) -> None:
+    path = tmp_path / "meshd.db"
+    reopened(path).close()
+    path.write_bytes(b"")
+    with pytest.raises(MeshdError, match="is damaged") as caught:
+        reopened(path)
+    assert caught.value.code == "MESH-2003"
+    assert path.read_bytes() == b""
+
+
+async def voted(path: Path, reopened: Open) -> SqliteStore:
+    """Return a store with two commits of votes, as a running daemon has it."""
+    store = reopened(path)
+    await store.persist(Persist(votes=VOTES[:1]))
+    await store.persist(Persist(votes=VOTES[1:]))
+    return store
+
+
+def after_a_crash(path: Path, to: Path) -> Path:
+    """Return a copy of the database as it lies there while the daemon runs."""
+    to.mkdir()
+    for file in path.parent.glob("*"):
+        if file.is_file():
+            shutil.copy(file, to)
+    return to / path.name
+
+
+async def test_a_vote_whose_commit_is_damaged_in_the_log_is_missed(
+    tmp_path: Path, reopened: Open
+) -> None:
+    await voted(tmp_path / "meshd.db", reopened)
+    path = after_a_crash(tmp_path / "meshd.db", tmp_path / "copy")
+    log = path.with_name("meshd.db-wal")
+    content = bytearray(log.read_bytes())
+    content[-5000] ^= 1  # In the last commit, which SQLite then passes over without a word.
+    log.write_bytes(content)
+    votes = dict(reopened(path).load().votes)
+    assert votes["accept/1/claim"] == VOTES[0][1]
+    assert "promise/1/claim" not in votes
+    assert b"votes.head" in votes["doubt"]
+    assert "doubt" in dict(reopened(path).load().votes), "and so it stays"
+
+
+async def test_votes_are_missed_when_the_log_is_gone(tmp_path: Path, reopened: Open) -> None:
+    reopened(tmp_path / "meshd.db").close()  # Which copies the log into the database.
+    await voted(tmp_path / "meshd.db", reopened)
+    path = after_a_crash(tmp_path / "meshd.db", tmp_path / "copy")
+    path.with_name("meshd.db-wal").unlink()
+    assert set(dict(reopened(path).load().votes)) == {"doubt"}
+
+
+async def test_a_database_whose_first_log_is_gone_is_not_begun_anew(
+    tmp_path: Path, reopened: Open
+) -> None:
+    await voted(tmp_path / "meshd.db", reopened)
+    path = after_a_crash(tmp_path / "meshd.db", tmp_path / "copy")
+    path.with_name("meshd.db-wal").unlink()
+    with pytest.raises(MeshdError, match="is damaged"):
+        reopened(path)
+
+
+async def test_an_older_copy_of_the_database_is_not_voted_from(
+    tmp_path: Path, reopened: Open
+) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    await store.persist(Persist(votes=VOTES[:1]))
+    older = after_a_crash(tmp_path / "meshd.db", tmp_path / "older")
+    await store.persist(Persist(votes=VOTES[1:]))
+    shutil.copy(tmp_path / "votes.head", older.parent)
+    assert "doubt" in dict(reopened(older).load().votes)
+
+
+async def test_a_row_that_was_taken_out_is_missed(tmp_path: Path, reopened: Open) -> None:
+    (await voted(tmp_path / "meshd.db", reopened)).close()
+    with closing(sqlite3.connect(tmp_path / "meshd.db", isolation_level=None)) as other:
+        other.execute("DELETE FROM votes WHERE key = 'promise/1/claim'")
+    assert "doubt" in dict(reopened(tmp_path / "meshd.db").load().votes)
+
+
+async def test_a_head_that_is_gone_or_damaged_ends_voting(tmp_path: Path, reopened: Open) -> None:
+    await voted(tmp_path / "meshd.db", reopened)
+    for name, content in (("gone", None), ("damaged", b"\xff\0"), ("zeroed", b"\0" * 65)):
+        path = after_a_crash(tmp_path / "meshd.db", tmp_path / name)
+        head = path.with_name("votes.head")
+        head.unlink() if content is None else head.write_bytes(content)
+        assert "doubt" in dict(reopened(path).load().votes), name
+
+
+async def test_a_crash_between_a_commit_and_its_head_is_no_loss(
+    tmp_path: Path, reopened: Open
+) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    await store.persist(Persist(votes=VOTES[:1]))
+    older_head = (tmp_path / "votes.head").read_bytes()
+    await store.persist(Persist(votes=VOTES[1:]))
+    path = after_a_crash(tmp_path / "meshd.db", tmp_path / "copy")
+    path.with_name("votes.head").write_bytes(older_head)
+    assert reopened(path).load().votes == VOTES
+    assert path.with_name("votes.head").read_bytes() == (tmp_path / "votes.head").read_bytes()
+
+
+async def test_a_vote_counts_as_kept_only_once_its_head_is(
+    tmp_path: Path, reopened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MeshdError, match="is full") as caught:
+        await store.persist(Persist(votes=VOTES))
+    assert caught.value.code == "MESH-2006"
+    with pytest.raises(MeshdError, match="is full"):
+        await store.probe()
+    monkeypatch.setattr(os, "fsync", real)
+    await store.probe()  # After which the node is built anew, and may repeat what it finds.
+    path = after_a_crash(tmp_path / "meshd.db", tmp_path / "copy")
+    assert reopened(path).load().votes == VOTES
+
+
+async def test_a_database_from_before_there_was_a_head_is_taken_over(
+    tmp_path: Path, reopened: Open
+) -> None:
+    (await voted(tmp_path / "meshd.db", reopened)).close()
+    (tmp_path / "votes.head").unlink()
+    with closing(sqlite3.connect(tmp_path / "meshd.db", isolation_level=None)) as other:
+        other.execute("DELETE FROM meta WHERE key LIKE 'votes%'")
+        other.execute("PRAGMA user_version = 1")
+    assert reopened(tmp_path / "meshd.db").load().votes == VOTES
+    assert reopened(tmp_path / "meshd.db").load().votes == VOTES
 
 
 def test_the_database_of_another_node_is_refused(tmp_path: Path, reopened: Open) -> None:
