@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,3 +34,11 @@ def opened_once(lives: Lives) -> Path:
     assert lives.live(folder, start_only=True) == 0
     (folder / "record").unlink()
     return folder
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder for what is written thousands of times, in memory if the machine has it so."""
+    shm = Path("/dev/shm")  # noqa: S108  # Made with a name of its own below.
+    with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as folder:
+        yield Path(folder)

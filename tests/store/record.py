@@ -87,4 +87,9 @@ class Record:
         """Return all lines."""
         if not self.path.exists():
             return []
-        return [_lines.decode(line) for line in self.path.read_bytes().splitlines()]
+        return [read_line(line) for line in self.path.read_bytes().splitlines()]
+
+
+def read_line(text: bytes) -> Line:
+    """Return the line that was written as `text`."""
+    return _lines.decode(text)

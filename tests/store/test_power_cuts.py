@@ -1,0 +1,131 @@
+"""The power fails before any change of a file: what was not synced is gone, or a part of it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ledger import NodeId
+from meshd.errors import MeshdError
+from meshd.storage import SqliteStore
+from tests.store.boundary import Action, Change
+from tests.store.judge import Place, Word, forgotten, forgotten_orders, word_of
+from tests.store.life import Role
+from tests.store.lives import EVERY, Lives, is_boundary
+from tests.store.powercut import Disk, lay
+from tests.store.record import Line, read_line
+
+
+@dataclass
+class Film:
+    """Keeps every change of a life, and lets all of them be made."""
+
+    changes: list[Change] = field(default_factory=list)
+
+    def __call__(self, change: Change) -> Action | int:
+        self.changes.append(change)
+        return "go"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose database it is."""
+
+    node: NodeId
+    network: str
+
+    @classmethod
+    def of(cls, template: Path) -> Owner:
+        with closing(sqlite3.connect(template / "state/meshd.db")) as connection:
+            found = dict(connection.execute("SELECT key, value FROM meta"))
+        return cls(NodeId(found["owner"]), found["network"])
+
+
+DATABASE = frozenset(
+    f"state/{name}"
+    for name in ("meshd.db", "meshd.db-wal", "meshd.db-shm", "votes.head", ".votes.head.new")
+)
+
+
+Found = tuple[str, tuple[tuple[str, bytes], ...]]
+"""Why a start is refused, or ""; the journal that it finds."""
+
+
+@dataclass
+class Starts:
+    """Starts on disks; equal ones once."""
+
+    folder: Path
+    owner: Owner
+    seen: dict[int, Found] = field(default_factory=dict)
+
+    def on(self, state: dict[str, bytes | None]) -> Found:
+        """Return what a start on that disk finds."""
+        known = hash(tuple(sorted(state.items())))
+        if known not in self.seen:
+            self.seen[known] = self._start(state)
+        return self.seen[known]
+
+    def _start(self, state: dict[str, bytes | None]) -> Found:
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        (self.folder / "state").mkdir()
+        lay(state, self.folder)
+        path, owner = self.folder / "state/meshd.db", self.owner
+        try:
+            with closing(SqliteStore.open(path, owner=owner.node, network=owner.network)) as store:
+                return "", store.load().votes
+        except MeshdError as error:
+            return f"{error.code} {error.what}: {error.cause}", ()
+
+
+def lost(found: Found, word: dict[Place, Word], lines: list[Line]) -> list[str]:
+    """Return what is missing of what was revealed, and why the node would not vote."""
+    refusal, votes = found
+    if refusal:
+        return [refusal]
+    doubts = [row.decode() for key, row in votes if key == "doubt"]
+    return [*forgotten(word, votes), *forgotten_orders(lines, votes), *doubts]
+
+
+def moments(
+    film: Film, template: Path, folder: Path
+) -> Iterator[tuple[int, Change, Disk, list[Line]]]:
+    """Yield each moment before a change, with the disk and what had happened until then."""
+    disk, lines = Disk.of(template, folder), list[Line]()
+    for number, change in enumerate(film.changes):
+        if is_boundary(change):
+            yield number, change, disk, lines
+        if change.path.name != "record":
+            disk.make(change)
+        elif change.content is not None:
+            lines.append(read_line(change.content))
+
+
+@pytest.mark.parametrize("role", ["initialiser", "server"])
+def test_what_was_revealed_survives_a_power_cut_and_nothing_halts(
+    lives: Lives, opened_once: Path, memory: Path, role: Role
+) -> None:
+    folder, film = lives.folder(opened_once), Film()
+    assert lives.live(folder, role, decide=film) == 0
+    owner = Owner.of(opened_once)
+    starts = Starts(memory, owner)
+    checked, revealed = 0, -1
+    word: dict[Place, Word] = {}
+    for number, change, disk, lines in moments(film, opened_once, folder):
+        if not EVERY and number % 5 != 0:
+            continue
+        if len(lines) != revealed:
+            word, revealed = word_of(lines, owner.node), len(lines)
+        for how, content in disk.survivors():
+            state = {n: c for n, c in content.items() if n in DATABASE}
+            checked += 1
+            what = f"before change {number} ({change.call} {change.path.name}), {how}"
+            assert lost(starts.on(state), word, lines) == [], what
+    assert checked > 200
+    assert len(starts.seen) > 50, "the disks do not differ"
