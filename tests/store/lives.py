@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
@@ -98,6 +98,33 @@ def chosen(count: int, sample: int) -> Iterator[int]:
     """Yield numbers of boundaries, up to a few more than were counted: all, or some."""
     step = 1 if EVERY else max(1, count // sample)
     yield from range(Random(count).randrange(step), count + 3, step)
+
+
+@dataclass
+class RefuseAt:
+    """Lets some changes fail, from the boundary with this number on, as a bad or full disk does."""
+
+    number: int
+    errno: int
+    count: int
+    seen: int = 0
+    refused: list[Change] = field(default_factory=list)
+
+    def __call__(self, change: Change) -> Action | int:
+        if change.path.name == "record":
+            return "go"  # It lies on another disk.
+        self.seen += 1
+        if not self.number < self.seen or len(self.refused) == self.count:
+            return "go"
+        self.refused.append(change)
+        return self.errno
+
+
+def report(name: str, lines: Iterable[str]) -> None:
+    """Write what was found into the folder that MESHD_REPORTS names, for docs/durability.md."""
+    folder = os.environ.get("MESHD_REPORTS")
+    if folder is not None:
+        Path(folder, f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
 
 
 def judged(record: Record) -> list[str]:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from ledger import NodeId
-from meshd.errors import MeshdError
-from meshd.storage import SqliteStore
 from tests.store.boundary import Action, Change
 from tests.store.judge import Place, Word, forgotten, forgotten_orders, word_of
 from tests.store.life import Role
 from tests.store.lives import EVERY, Lives, is_boundary
-from tests.store.powercut import Disk, lay
+from tests.store.powercut import Disk
 from tests.store.record import Line, read_line
+from tests.store.starts import DATABASE, Found, Owner, Starts
 
 
 @dataclass
@@ -31,57 +26,6 @@ class Film:
     def __call__(self, change: Change) -> Action | int:
         self.changes.append(change)
         return "go"
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Whose database it is."""
-
-    node: NodeId
-    network: str
-
-    @classmethod
-    def of(cls, template: Path) -> Owner:
-        with closing(sqlite3.connect(template / "state/meshd.db")) as connection:
-            found = dict(connection.execute("SELECT key, value FROM meta"))
-        return cls(NodeId(found["owner"]), found["network"])
-
-
-DATABASE = frozenset(
-    f"state/{name}"
-    for name in ("meshd.db", "meshd.db-wal", "meshd.db-shm", "votes.head", ".votes.head.new")
-)
-
-
-Found = tuple[str, tuple[tuple[str, bytes], ...]]
-"""Why a start is refused, or ""; the journal that it finds."""
-
-
-@dataclass
-class Starts:
-    """Starts on disks; equal ones once."""
-
-    folder: Path
-    owner: Owner
-    seen: dict[int, Found] = field(default_factory=dict)
-
-    def on(self, state: dict[str, bytes | None]) -> Found:
-        """Return what a start on that disk finds."""
-        known = hash(tuple(sorted(state.items())))
-        if known not in self.seen:
-            self.seen[known] = self._start(state)
-        return self.seen[known]
-
-    def _start(self, state: dict[str, bytes | None]) -> Found:
-        shutil.rmtree(self.folder / "state", ignore_errors=True)
-        (self.folder / "state").mkdir()
-        lay(state, self.folder)
-        path, owner = self.folder / "state/meshd.db", self.owner
-        try:
-            with closing(SqliteStore.open(path, owner=owner.node, network=owner.network)) as store:
-                return "", store.load().votes
-        except MeshdError as error:
-            return f"{error.code} {error.what}: {error.cause}", ()
 
 
 def lost(found: Found, word: dict[Place, Word], lines: list[Line]) -> list[str]:
