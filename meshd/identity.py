@@ -165,12 +165,15 @@ def set_aside_if_cloned(state_dir: Path, identifiers: tuple[str, ...]) -> str | 
     aside = None
     if cloned:
         aside = state_dir / f"cloned-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
-        # `machine` goes last: until then a crash finds a mismatch again and moves the rest.
-        aside.mkdir(mode=0o700, exist_ok=True)
-        names = sorted(p.name for p in state_dir.iterdir() if not p.name.startswith("cloned-"))
-        for name in [n for n in names if n not in _STAYS] + ["machine"]:
-            (state_dir / name).rename(aside / name)
-        sync_folder(state_dir)
+        try:
+            _move_state(state_dir, aside)
+        except OSError as error:
+            raise MeshdError(
+                "MESH-2001",
+                f"the state of another machine in {state_dir} cannot be set aside: "
+                f"{error.strerror}",
+                fix="make the disk writable and free some space, or name another --state-dir",
+            ) from error
     if cloned or sorted(bound) != sorted(fingerprint):
         _keep(mark, "".join(f"{line}\n" for line in (salt, *fingerprint)).encode("ascii"))
     if aside is None:
@@ -179,6 +182,22 @@ def set_aside_if_cloned(state_dir: Path, identifiers: tuple[str, ...]) -> str | 
         "the state on this disk belongs to another machine (no hardware identifier matches): "
         f"it was set aside in {aside}, and this machine has a new identity"
     )
+
+
+def _move_state(state_dir: Path, aside: Path) -> None:
+    """Move all but what stays; after a power cut at any moment the next start moves the rest."""
+    aside.mkdir(mode=0o700, exist_ok=True)
+    names = {path.name for path in state_dir.iterdir() if not path.name.startswith("cloned-")}
+    for name in sorted(names - _STAYS):
+        (state_dir / name).rename(aside / name)
+    # What leaves one folder must have arrived in the other, and `machine`, by which the next start
+    # knows that the rest is another's, goes only after all else went: unsynced names are kept or
+    # lost in any order.
+    sync_folder(aside)
+    sync_folder(state_dir)
+    (state_dir / "machine").rename(aside / "machine")
+    sync_folder(aside)
+    sync_folder(state_dir)
 
 
 def _read_hardware() -> Iterable[str]:

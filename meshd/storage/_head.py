@@ -16,7 +16,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from meshd.whole_file import write_whole
+from meshd.whole_file import sync_folder, write_whole
 
 HEAD_NAME = "votes.head"
 
@@ -58,4 +58,5 @@ def write_head(path: Path, digest: str) -> None:
     Raises:
         OSError: the disk refuses; the file says what it said, or this.
     """
-    write_whole(path, f"{digest}\n".encode("ascii"))
+    if not write_whole(path, f"{digest}\n".encode("ascii")):
+        sync_folder(path.parent)  # An earlier call may have failed between the two.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from meshd.identity import (
     node_name_of,
     set_aside_if_cloned,
 )
+from tests.cluster.power import power_cut_before
 
 
 def settled(state_dir: Path) -> NodeId:
@@ -139,3 +142,43 @@ def test_a_node_name_is_a_dns_label_and_new_for_a_new_key(hostname: str, prefix:
     assert name.startswith(prefix)
     assert len(name) <= 63
     assert name != node_name_of(hostname, b"\x02" * 32)
+
+
+@pytest.mark.parametrize("names_hurry", [False, True])
+def test_no_power_cut_loses_what_is_set_aside_or_binds_it_to_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, names_hurry: bool
+) -> None:
+    kept = {"identity.key": b"a seed", "meshd.db": b"votes", "votes.head": b"which votes"}
+    for call in count():
+        state = tmp_path / str(call)
+        state.mkdir()
+        set_aside_if_cloned(state, ("original",))
+        for name, content in kept.items():
+            (state / name).write_bytes(content)
+        with power_cut_before(call, monkeypatch, state, names_hurry=names_hurry) as made:
+            set_aside_if_cloned(state, ("clone",))
+        # A second start, which may find the rest; after it nothing of the other is in use.
+        set_aside_if_cloned(state, ("clone",))
+        assert not [name for name in kept if (state / name).exists()], made
+        for name, content in kept.items():
+            found = [path.read_bytes() for path in state.glob(f"cloned-*/{name}")]
+            assert found == [content], (name, made)
+        if "cut" not in made:
+            break
+    assert call > 10
+
+
+def test_state_that_cannot_be_set_aside_is_an_error_with_a_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_aside_if_cloned(tmp_path, ("original",))
+    (tmp_path / "identity.key").write_bytes(b"a seed")
+
+    def refused(path: Path, target: Path) -> Path:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(MeshdError, match="cannot be set aside: Read-only file system") as caught:
+        set_aside_if_cloned(tmp_path, ("clone",))
+    assert caught.value.code == "MESH-2001"
+    assert (tmp_path / "identity.key").read_bytes() == b"a seed"

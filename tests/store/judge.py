@@ -20,8 +20,10 @@ from roles._messages import (
     Accepted,
     Authentic,
     Ballot,
+    Lease,
     Prepare,
     Promise,
+    Released,
     read_frame,
 )
 from tests.store.record import Line, Loaded, Ordered, Shown
@@ -133,7 +135,8 @@ _OWN = frozenset({"promise", "accept", "ballot"})
 
 
 def _ballot(row: object) -> Ballot | None:
-    return row.message.ballot if isinstance(row, Authentic) else None
+    message = row.message if isinstance(row, Authentic) else None
+    return message.ballot if isinstance(message, Prepare | Promise | Accepted) else None
 
 
 def _value(row: object) -> bytes | None:
@@ -143,9 +146,14 @@ def _value(row: object) -> bytes | None:
 
 
 def forgotten_orders(lines: Sequence[Line], votes: Sequence[tuple[str, bytes]]) -> list[str]:
-    """Return what k3s was ordered to begin without a trace in the journal."""
+    """Return what k3s was ordered to begin, or given up, without a trace in the journal."""
     keys = {key for key, _ in votes}
-    return [
+    ended = [
+        f"giving generation {generation} up"
+        for generation in sorted(_given_up(lines))
+        if f"gave-up/{generation}" not in keys
+    ]
+    return ended + [
         f"the order to begin {line.cluster_id}"
         for line in lines
         if isinstance(line, Ordered)
@@ -153,6 +161,20 @@ def forgotten_orders(lines: Sequence[Line], votes: Sequence[tuple[str, bytes]]) 
         and line.seat == "initialiser"
         and not {f"intent/{line.generation}", f"decided/{line.generation}/started"} <= keys
     ]
+
+
+def _given_up(lines: Sequence[Line]) -> set[int]:
+    """Return the generations that the real node told others it gave up as their initialiser."""
+    found = set()
+    for line in lines:
+        if isinstance(line, Shown) and line.author == 0 and line.channel is Channel.GENESIS:
+            frame = read_frame(line.frame)
+            message = frame.message if isinstance(frame, Authentic) else None
+            if isinstance(message, Released) or (
+                isinstance(message, Lease) and message.remaining_ms == 0
+            ):
+                found.add(message.generation)
+    return found
 
 
 def lost_entries(lines: Sequence[Line], loaded: Loaded) -> list[str]:

@@ -27,6 +27,7 @@ from meshd.daemon import _start
 from meshd.daemon._drive import Driver
 from meshd.errors import MeshdError
 from meshd.events import (
+    LEASE_START_MIN_S,
     Channel,
     ClusterOrder,
     Event,
@@ -109,7 +110,7 @@ class Site:
         """Let every member say who votes in etcd."""
         for service in self.services:
             if service.name in self.members[cluster_id]:
-                service.serve(cluster_id)
+                service.tell(cluster_id)
 
 
 @dataclass(slots=True)
@@ -121,6 +122,7 @@ class Service:
     address: str
     site: Site
     events: EventSink
+    stopped: set[str] = field(default_factory=set)
 
     async def run(self, events: EventSink) -> None:
         await trio.sleep_forever()
@@ -136,30 +138,42 @@ class Service:
                 order.formed,
             )
         )
+        stopped = {
+            *order.abandoned,
+            *([plan.cluster_id] if plan is not None and order.stop else []),
+        }
+        if stopped - self.stopped:
+            self.stopped |= stopped
+            self.tell(None)
         if plan is None or order.seat in ("none", "worker") or order.stop:
             return
+        lease = order.lease_until
+        if lease is not None and lease < trio.current_time() + LEASE_START_MIN_S:
+            return
+        members = self.site.members
         if order.seat == "initialiser":
-            self.site.members.setdefault(plan.cluster_id, set())
-        if plan.cluster_id in self.site.members:
-            self.site.members[plan.cluster_id].add(self.name)
+            members.setdefault(plan.cluster_id, set())
+        if self.name not in members.get(plan.cluster_id, {self.name}):
+            members[plan.cluster_id].add(self.name)
             self.site.changed(plan.cluster_id)
 
-    def serve(self, cluster_id: str) -> None:
-        """Tell this node's daemon how k3s is."""
-        voters = tuple(sorted(self.site.members[cluster_id]))
-        self.events.send_nowait(
-            K3sObserved(
-                state="ready",
-                endpoint=f"https://{self.address}:6443",
-                voters=voters,
-                members=voters,
-                kube_system_uid=f"uid of {cluster_id}",
-            )
+    def tell(self, cluster_id: str | None) -> None:
+        """Tell this node's daemon how k3s is, in that cluster or without one."""
+        voters = tuple(sorted(self.site.members[cluster_id])) if cluster_id is not None else ()
+        observed = K3sObserved(
+            state="ready" if cluster_id is not None else "absent",
+            endpoint=f"https://{self.address}:6443" if cluster_id is not None else None,
+            cluster_id=cluster_id or "",
+            voters=voters,
+            members=voters,
+            kube_system_uid=f"uid of {cluster_id}" if cluster_id is not None else None,
+            stopped=tuple(sorted(self.stopped)),
         )
+        self.events.send_nowait(observed)
 
     async def seal(self, request: Seal) -> SecretSealed:
         await trio.lowlevel.checkpoint()
-        return SecretSealed(request.recipient, request.name, b"sealed")
+        return SecretSealed(request.recipient, request.name, b"sealed", request.cluster_id)
 
 
 @dataclass(slots=True)
@@ -285,6 +299,7 @@ def facts_of(found: _start.Opened, author: int, role: Role) -> Facts:
         ca_hash=found.secrets.ca_hash if real else f"{author:064x}",
         token_commitment=found.secrets.token_commitment if real else f"{author + 9:064x}",
         fingerprint=found.fingerprint if real else (f"machine of n{author}",),
+        fuse=True,  # The plan is leased.
     )
 
 

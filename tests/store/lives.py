@@ -90,7 +90,7 @@ def boundaries(lives: Lives, folder: Path, role: Role, *, start_only: bool = Fal
     """Return how many boundaries such a life has."""
     kill = KillAt(10**9)
     assert lives.live(folder, role, start_only=start_only, decide=kill) == 0
-    assert kill.seen > 50, "boundaries are not met"
+    assert kill.seen > 10, "boundaries are not met"
     return kill.seen
 
 
