@@ -26,14 +26,14 @@ REACHED_MIN = {
     "daemon killed, initialiser before DONE": 100,
     "machine killed, initialiser before it has data": 20,
     "machine killed, initialiser before DONE": 100,
-    "machine killed, learner before DONE": 3,
-    "machine killed, server before DONE": 20,
+    "machine killed, learner before DONE": 2,
+    "machine killed, server before DONE": 8,
     "site power cut": 200,
-    "generation 2": 60,
+    "generation 2": 150,
     "abandoned in slot done: its initialiser did not renew its lease": 20,
     "abandoned in slot done: its initialiser gave it up": 15,
     "machine lost before DONE": 20,
-    "k3s waits for the clock": 200,
+    "k3s waits for the clock": 75,
 }
 
 
