@@ -61,6 +61,7 @@ def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
         waiting_for=waiting_for,
         version=seen.version,
         vip_answers=seen.vip_answers,
+        cluster_id=seen.held.cluster or "",
         exits=seen.held.exits,
         lease_until=_fuse_until(seen),
         stopped=seen.stopped,

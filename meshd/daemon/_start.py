@@ -321,6 +321,7 @@ def _read_facts(opened: Opened, lookout: Lookout, addresses: Sequence[str]) -> F
         fingerprint=opened.fingerprint,
         vip=settings.kubevip.address if settings.kubevip else None,
         software=f"meshd {__version__}",
+        fuse=True,  # Of meshd.holder, beside every k3s that it starts.
         blocked=lookout.blocked(),
     )
 
