@@ -64,6 +64,17 @@ class Bench:
         )
         return Run(code=result.returncode, out=result.stdout, err=result.stderr)
 
+    def meshd(self, *arguments: str) -> Run:
+        """Run `meshd` with these arguments, as a person would."""
+        result = subprocess.run(
+            [sys.executable, "-m", "meshd.cli", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return Run(code=result.returncode, out=result.stdout, err=result.stderr)
+
     def wait_until(
         self, what: str, find: Callable[[], bool | None], *, limit_s: float = 60.0
     ) -> None:
