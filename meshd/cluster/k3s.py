@@ -43,6 +43,8 @@ class ServerReading:
     Args:
         obstacle: what k3s is not ready for, as a sentence; None once it is ready.
         api_answers: whether Kubernetes' own API is ready, which is earlier.
+        greets: whether k3s hands out what a joining server begins with, which is earlier still: not
+            looked at once the API answers. It is no sign of an etcd.
         voters: Kubernetes node names of etcd's voting members, sorted.
         members: those and the learners: (node name or "" while it has none, host of its peer URL).
         nodes: (name, whether Ready), sorted.
@@ -50,6 +52,7 @@ class ServerReading:
 
     obstacle: str | None
     api_answers: bool = False
+    greets: bool = False
     voters: tuple[str, ...] | None = None
     members: tuple[tuple[str, str], ...] | None = None
     uid: str | None = None
@@ -99,7 +102,10 @@ class ServerApi:
         if obstacle is not None:
             if not thorough:
                 voters, members = await self._membership()
-            self._last = ServerReading(obstacle=obstacle, voters=voters, members=members)
+            greets = await self._refusal(self._as_node, "/cacerts") is None
+            self._last = ServerReading(
+                obstacle=obstacle, greets=greets, voters=voters, members=members
+            )
             return self._last
         if thorough:
             obstacle = await self._refusal(self._as_node, "/v1-k3s/readyz", user="node")

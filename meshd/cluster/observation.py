@@ -70,7 +70,7 @@ def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
     server = seen.server
     if server is None:
         return said
-    answers = server.api_answers or (server.voters is not None and not seen.order.formed)
+    answers = server.api_answers or (not seen.order.formed and _can_be_joined(seen, server))
     ready = None if server.nodes is None else sum(is_ready for _, is_ready in server.nodes)
     return replace(
         said,
@@ -89,6 +89,15 @@ def _has_lost_its_database(seen: Seen) -> bool:
     last = seen.held.last_exit
     how = exit_complaint(last.code, last.signal, last.lines) if last is not None else None
     return any(said is not None and said.sentence == STALE_MEMBER for said in (seen.complaint, how))
+
+
+def _can_be_joined(seen: Seen, server: ServerReading) -> bool:
+    """Whether others may begin to join a server of a cluster that is not formed yet.
+
+    A k3s that joins takes seconds until it asks for etcd, and then waits for it. One that asks the
+    initialiser early is in time for its first promotion of learners, and the next is 15 s later.
+    """
+    return server.voters is not None or (server.greets and seen.order.seat == "initialiser")
 
 
 def _fuse_until(seen: Seen) -> Instant | None:

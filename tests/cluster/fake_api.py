@@ -65,7 +65,7 @@ class FakeApi:
             return self._members(at, credential)
         if at == 0:
             return 503, '{"message": "starting"}'
-        if path == "/ping":
+        if path in ("/ping", "/cacerts"):
             return 200, "pong"
         if path == "/v1-k3s/readyz":
             if credential != "node":

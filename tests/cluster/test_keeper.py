@@ -298,6 +298,14 @@ def test_before_the_cluster_is_formed_a_server_that_can_be_joined_has_an_endpoin
     assert said(server=replace(early, voters=None), order=initialiser()).endpoint is None
 
 
+def test_the_initialiser_can_be_joined_before_its_etcd_answers_and_no_other_server_can() -> None:
+    greets = ServerReading(obstacle="its API server waits for etcd", greets=True)
+    begins = initialiser()
+    assert said(server=greets, order=begins).endpoint == "https://10.0.0.11:6443"
+    assert said(server=greets, order=replace(begins, seat="server")).endpoint is None
+    assert said(server=greets, order=replace(begins, formed=True)).endpoint is None
+
+
 def test_a_complaint_counts_only_while_k3s_is_not_ready() -> None:
     passing = Complaint(sentence="busy", hopeless=False)
     hopeless = Complaint(sentence="refused", hopeless=True)
