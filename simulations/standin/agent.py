@@ -9,6 +9,7 @@ import asyncio
 import json
 import platform
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Mapping
@@ -280,7 +281,7 @@ def _node(facts: NodeFacts) -> dict[str, Any]:
         "status": {
             "addresses": [
                 {"type": "InternalIP", "address": facts.address},
-                {"type": "Hostname", "address": facts.name},
+                {"type": "Hostname", "address": socket.gethostname()},
             ],
             "nodeInfo": _node_system(),
         },

@@ -221,9 +221,8 @@ class Api:
 
     async def _resource(self, request: Request, caller: Caller) -> Reply:
         kind, namespace, name = _place(request.path)
-        if caller is Caller.KUBELET and kind.plural not in _KUBELET_KINDS:
-            problem = f"nodes may not use {kind.plural} here"
-            raise Refused(403, "Forbidden", problem)
+        if caller is Caller.KUBELET:
+            _judge_kubelet(request, kind, name)
         assert self.objects is not None
         match request.method, bool(name):
             case "GET", True:
@@ -258,6 +257,16 @@ class Api:
                 await self.node_gone(old)
         details = {"name": name, "kind": kind.plural, "uid": old["metadata"]["uid"]}
         return _json(200, _status("Success") | {"details": details})
+
+
+def _judge_kubelet(request: Request, kind: Kind, name: str) -> None:
+    """Refuse a node what is none of its business."""
+    if kind.plural not in _KUBELET_KINDS:
+        raise Refused(403, "Forbidden", f"nodes may not use {kind.plural} here")
+    # Since Kubernetes 1.32 (AuthorizeNodeWithSelectors).
+    own = ("commonName", f"system:node:{name}")
+    if kind is kube.NODE and request.method != "POST" and own not in request.subject:
+        raise Refused(403, "Forbidden", "a node may read only its own Node")
 
 
 def _place(path: str) -> tuple[Kind, str, str]:

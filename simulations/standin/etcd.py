@@ -50,8 +50,10 @@ class Member:
     learner: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return the member as /db/info shows it."""
-        shown: dict[str, Any] = {"ID": self.id, "name": self.name, "peerURLs": self.peer_urls}
+        """Return the member as /db/info shows it: what is empty is left out."""
+        shown: dict[str, Any] = {"ID": self.id, "peerURLs": self.peer_urls}
+        if self.name:
+            shown["name"] = self.name
         if self.client_urls:
             shown["clientURLs"] = self.client_urls
         return shown | ({"isLearner": True} if self.learner else {})

@@ -182,7 +182,7 @@ class Machine:
         """Return the node names of etcd's voters."""
         answer = self.ask("/db/info", user="server:abc")
         members = answer.json()["members"] if answer.status == 200 else []
-        voters = [m["name"] for m in members if m["name"] and not m.get("isLearner")]
+        voters = [m["name"] for m in members if not m.get("isLearner")]
         return sorted(name.rpartition("-")[0] for name in voters)
 
     def uid(self) -> str:

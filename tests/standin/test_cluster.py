@@ -58,7 +58,7 @@ def test_a_worker_gets_a_certificate_for_its_own_business_only(shared_cluster: C
         for path in ("/api/v1/nodes", "/v1-k3s/config", "/api/v1/configmaps", "/db/info")
     }
     assert codes == {
-        "/api/v1/nodes": 200,
+        "/api/v1/nodes": 403,
         "/v1-k3s/config": 200,
         "/api/v1/configmaps": 403,
         "/db/info": 403,

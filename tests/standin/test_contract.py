@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import stat
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.standin.conftest import needs_namespaces
-from tests.standin.machines import STANDIN, Machine, Program, Site, wait_for
+from tests.standin.machines import STANDIN, Machine, Program, Site, in_namespace, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -318,6 +320,29 @@ def test_an_agent_with_a_wrong_authority_waits(subject: Subject) -> None:
     wait_for("it says so twice", lambda: program.log.count(wrong) >= 2, 40)
     assert program.running
     program.kill()
+
+
+def test_a_server_whose_etcd_cannot_start_is_a_learner_without_a_name(subject: Subject) -> None:
+    joining = ("--server", subject.server.url, "--token", subject.server.token)
+    with in_namespace(subject.other.namespace):
+        taken = socket.create_server((subject.other.address, 2380))
+    with taken:
+        program = subject.started_anew("server", *joining, "--agent-token", "agt")
+        learner = wait_for("a second member", lambda: _learner(subject.server))
+        assert learner is not None
+        assert learner["peerURLs"] == [f"https://{subject.other.address}:2380"]
+        assert "name" not in learner
+        assert "clientURLs" not in learner
+        assert subject.server.voters() == ["k1"]
+        wait_for("it says why", lambda: "bind: address already in use" in program.log)
+        if program.running:
+            program.kill()
+
+
+def _learner(server: Machine) -> dict[str, Any] | None:
+    """Return the one member that does not vote, if there is one."""
+    members: list[dict[str, Any]] = server.ask("/db/info", user="server:abc").json()["members"]
+    return next((member for member in members if member.get("isLearner")), None)
 
 
 def test_a_second_server_joins_as_a_voter_and_stops_with_0(subject: Subject) -> None:
