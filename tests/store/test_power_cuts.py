@@ -80,7 +80,7 @@ def test_what_was_revealed_survives_a_power_cut_and_nothing_halts(
 def test_a_program_that_does_not_sync_is_noticed(
     lives: Lives, opened_once: Path, memory: Path, unsynced: str
 ) -> None:
-    """Without the log's fsync votes are lost; without the folder's, the log's very name."""
+    """Without the log's fsync votes are lost, as the head tells; without the folder's, the log."""
     folder, film = lives.folder(opened_once), Film()
     assert lives.live(folder, decide=film) == 0
     starts = Starts(memory, Owner.of(opened_once))
@@ -88,7 +88,9 @@ def test_a_program_that_does_not_sync_is_noticed(
     changes = [c for c in film.changes if not (c.call in syncs and c.path.name == unsynced)]
     assert len(changes) < len(film.changes)
     noticed = next(_losses(changes, opened_once, folder, starts), [])
-    assert {line.split()[0] for line in noticed} & {"promise", "vote", "ballot"}, noticed
+    assert {line.split()[0] for line in noticed} & {"promise", "vote", "ballot", "votes.head"}, (
+        noticed
+    )
 
 
 def _losses(
