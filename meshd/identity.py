@@ -80,6 +80,29 @@ def load_identity(state_dir: Path) -> Identity | None:
     return _identity_of(seed)
 
 
+def narrow_key(state_dir: Path) -> str | None:
+    """Take `identity.key` from everybody but its owner.
+
+    Returns:
+        A sentence for the operator if others could read or write it before, else None.
+    """
+    path = state_dir / "identity.key"
+    try:
+        mode = path.stat().st_mode & 0o777
+        if not mode & 0o077:
+            return None
+        path.chmod(0o600)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise MeshdError(
+            "MESH-2010",
+            f"{path} cannot be made private: {error.strerror}",
+            fix="run the daemon as root",
+        ) from error
+    return f"{path} was open to others (mode {mode:04o}); it is 0600 now"
+
+
 def new_identity() -> Identity:
     """Return an identity that nobody ever had."""
     return _identity_of(os.urandom(32))

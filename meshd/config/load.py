@@ -19,6 +19,9 @@ from meshd.config.token import Token, join_token, parse_token
 from meshd.config.tree import Table, parse_yaml
 from meshd.errors import ConfigError, NotPermitted
 
+SKIPPED_CODE = "MESH-1025"
+"""A file was passed over, or could not be read."""
+
 MISSING_CODE = "MESH-1026"
 """No token anywhere."""
 
@@ -157,6 +160,9 @@ def _settings_in(configuration: Configuration, paths: Sequence[Path] | None) -> 
         cause = None
         if first.code == MISSING_CODE:
             cause = f"read: {', '.join(configuration.sources.names) or 'no file at all'}"
+            # The file that was meant is often among these.
+            odd = [one.located for one in configuration.findings if one.code == SKIPPED_CODE]
+            cause = "; ".join([cause, *odd])
         command = " ".join(["meshd config validate", *map(str, paths or ())])
         others = f" (and {more} more: `{command}` lists all)" if more else ""
         raise Misconfigured(first, cause=cause, others=others)

@@ -159,11 +159,20 @@ class Driver(Generic[Driven]):
         self.history_grew = trio.lowlevel.ParkingLot()
         self._inbox = inbox
         self._sealed = sealed
+        self._later: list[Effect] = []  # What followed while others were being performed.
 
     @property
     def idle_s(self) -> float:
         """Seconds since the node last had its turn."""
         return self._read_moment().at - self._last_turn
+
+    def tell_in_between(self, source: str, items: Sequence[Health]) -> None:
+        """Tell the node of health while a write hangs, so that status can say why it does nothing.
+
+        Nothing overtakes: what follows is performed after the effects that wait for the disk.
+        """
+        health = self.situation.set_health(source, items)
+        self._later += self.node.handle(health, self._read_moment())
 
     async def run(self) -> None:
         """Drive until cancelled."""
@@ -173,6 +182,7 @@ class Driver(Generic[Driven]):
                 await self._drive(pending)
             except MeshdError as error:
                 await self._wait_for_storage(error)
+            self._later = []
             self.node = self._build(self.situation.facts)
             pending = self.situation.replay()
 
@@ -185,7 +195,9 @@ class Driver(Generic[Driven]):
             for event in pending:
                 effects += self.node.handle(event, self._read_moment())
             pending = []
-            await self._perform(effects)
+            while effects:
+                await self._perform(effects)
+                effects, self._later = self._later, []
 
     async def _next_events(self) -> list[Event]:
         wait_s = max(0.0, self.node.deadline - self._read_moment().at)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ledger import NodeId
 from meshd.clock import read_moment
@@ -187,5 +188,25 @@ def moved_item(planned: str | None, held: Collection[str]) -> tuple[Health, ...]
             message=f"the cluster knows this machine at {planned}, but it {now}",
             fix=f"give it {planned} back (a fixed address, or a reservation in DHCP): etcd and the "
             "other nodes keep to it, and k3s goes on by itself then",
+        ),
+    )
+
+
+SLOW_WRITE_S = 5.0
+"""A guess: cards and USB sticks were seen to take one or two seconds now and then."""
+
+
+def slow_disk_item(slow_s: float, folder: Path) -> tuple[Health, ...]:
+    """Say that the write under way does not end."""
+    if slow_s < SLOW_WRITE_S:
+        return ()
+    return (
+        Health(
+            code="MESH-2030",
+            severity="error",
+            message=f"the disk that holds {folder} has not finished a write for over "
+            f"{SLOW_WRITE_S:.0f} s: this node neither votes nor publishes anything meanwhile",
+            fix="look at the disk (dmesg, smartctl) and at what else keeps it busy; the node goes "
+            "on by itself as soon as the write ends",
         ),
     )

@@ -27,7 +27,7 @@ from meshd.cluster import CandidateSecrets, K3sCluster, prepare_secrets
 from meshd.config import Settings, derive, load_settings, secrets_of
 from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver
 from meshd.daemon._given import gather
-from meshd.daemon._lookout import Lookout, refuse_expired_token
+from meshd.daemon._lookout import Lookout, refuse_expired_token, slow_disk_item
 from meshd.daemon._telling import Telling
 from meshd.daemon._view import View
 from meshd.errors import MeshdError
@@ -38,6 +38,7 @@ from meshd.identity import (
     keep_identity,
     load_identity,
     machine_fingerprint,
+    narrow_key,
     new_identity,
     node_name_of,
     set_aside_if_cloned,
@@ -65,6 +66,7 @@ class Opened:
     """Everything a start has opened and checked before it speaks to anyone."""
 
     settings: Settings
+    state_dir: Path
     identity: Identity
     store: SqliteStore
     secrets: CandidateSecrets
@@ -141,6 +143,11 @@ def _open(
     if cloned is not None:
         fix = "nothing needs doing; delete the folder when nobody misses it"
         health.append(_warning("MESH-2013", cloned, fix))
+    opened_to_others = narrow_key(state_dir)
+    if opened_to_others is not None:
+        fix = "if somebody untrusted was on this machine, move the state directory away: it then "
+        fix += "joins as a new node"
+        health.append(_warning("MESH-2031", opened_to_others, fix))
     is_new = load_identity(state_dir) is None
     if is_new:
         refuse_expired_token(settings.network, wall_ms=read_moment().wall_ms)
@@ -156,6 +163,7 @@ def _open(
     key = derive(settings.network.secret, "meshd fingerprint v1")
     return Opened(
         settings=settings,
+        state_dir=state_dir,
         identity=identity,
         secrets=secrets,
         fingerprint=machine_fingerprint(key, identifiers),
@@ -347,7 +355,7 @@ async def _watch_health(
 
     The log is told what lasts in the same turn: a timer of its own would cost more than it does.
     """
-    told: dict[str, tuple[Health, ...]] = dict.fromkeys(looks, ())
+    told: dict[str, tuple[Health, ...]] = dict.fromkeys((*looks, "disk"), ())
     telling = Telling()
     while True:
         for source, look in looks.items():
@@ -355,6 +363,12 @@ async def _watch_health(
             if found != told[source]:
                 await events.send(driver.situation.set_health(source, found))
                 told[source] = found
+        slow = slow_disk_item(opened.store.slow_s, opened.state_dir)
+        if slow and not told["disk"]:
+            driver.tell_in_between("disk", slow)
+        elif told["disk"] and not slow:
+            await events.send(driver.situation.set_health("disk", ()))
+        told["disk"] = slow
         for line in telling.lines(driver.node.waiting_for, driver.node.health, read_instant()):
             getattr(opened.log, line.level)(line.event, **line.fields)
         opened.daemon_log.flush()

@@ -94,6 +94,8 @@ class View:
         trouble = self._driver.storage_trouble
         if trouble is not None:
             return f"{trouble.code}: {trouble.what}"
+        if self._store.slow_s > STALLED_S:
+            return f"MESH-2030: the disk has not finished a write for {self._store.slow_s:.0f} s"
         late_s = self._driver.idle_s - STALLED_S
         overdue_s = self._read_moment().at - self._driver.node.deadline
         if late_s > 0 and overdue_s > STALLED_S:

@@ -66,6 +66,7 @@ class SqliteStore:
         self._head = head_file(path.parent)
         self._shown = read_head(self._head)
         self._turn = trio.Lock()
+        self._writes_since: float | None = None
 
     @classmethod
     def create(cls, path: Path, *, owner: str, network: str) -> SqliteStore:
@@ -132,6 +133,11 @@ class SqliteStore:
         """Close the database; nothing that was committed is lost if this is never called."""
         self._reader.close()
         self._connection.close()
+
+    @property
+    def slow_s(self) -> float:
+        """Seconds that the write under way has taken; 0 if there is none."""
+        return 0.0 if self._writes_since is None else trio.current_time() - self._writes_since
 
     def load(self) -> Saved:
         """Return everything a node is rebuilt from.
@@ -205,8 +211,12 @@ class SqliteStore:
 
     async def _transact(self, work: list[tuple[str, list[tuple[object, ...]]]]) -> None:
         async with self._turn:
-            # Not abandoned on cancellation: a commit is either waited for or never begun.
-            await trio.to_thread.run_sync(self._transact_sync, work)
+            self._writes_since = trio.current_time()
+            try:
+                # Not abandoned on cancellation: a commit is either waited for or never begun.
+                await trio.to_thread.run_sync(self._transact_sync, work)
+            finally:
+                self._writes_since = None
 
     def _transact_sync(self, work: list[tuple[str, list[tuple[object, ...]]]]) -> None:
         try:

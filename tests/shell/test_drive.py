@@ -6,7 +6,7 @@ A real node of a network of one: it claims, and orders its k3s, with nobody to a
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -26,6 +26,8 @@ from meshd.events import (
     Connected,
     Effect,
     Event,
+    Health,
+    HealthObserved,
     Persist,
     Received,
     Seal,
@@ -299,9 +301,14 @@ async def test_a_restarted_daemon_goes_on_where_the_disk_says(
 class Voter:
     """Votes once, and says so in the right order."""
 
-    deadline = Instant(0.0)
+    def __init__(self) -> None:
+        self.deadline = Instant(0.0)
+        self.told: list[tuple[Health, ...]] = []
 
     def handle(self, event: Event, now: Moment) -> list[Effect]:
+        if isinstance(event, HealthObserved) and event.items:
+            self.told.append(event.items)
+            return [Send(NodeId("12D3KooWpeer"), Channel.GENESIS, b"told")]
         if not isinstance(event, Wakeup) or self.deadline > now.at:
             return []
         self.deadline = Instant(math.inf)
@@ -311,16 +318,12 @@ class Voter:
         ]
 
 
-async def test_a_vote_is_on_the_disk_before_anyone_is_told(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
-    store = FailingStore.create(tmp_path / "meshd.db", owner=SIGNER.node_id, network=NETWORK)
-    assert isinstance(store, FailingStore)
-    mesh = RecordingMesh(store)
-    tally = Tally(started_at=0.0)
+def driver_of(
+    make: Callable[[], Voter], store: FailingStore, mesh: RecordingMesh, tally: Tally
+) -> Driver[Voter]:
     events, inbox = trio.open_memory_channel[Event](64)
-    driver = Driver(
-        build=lambda _: Voter(),
+    return Driver(
+        build=lambda _: make(),
         facts=FACTS,
         mesh=mesh,
         cluster=RecordingCluster(store),
@@ -331,6 +334,16 @@ async def test_a_vote_is_on_the_disk_before_anyone_is_told(
         inbox=inbox,
         sealed=events,
     )
+
+
+async def test_a_vote_is_on_the_disk_before_anyone_is_told(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = FailingStore.create(tmp_path / "meshd.db", owner=SIGNER.node_id, network=NETWORK)
+    assert isinstance(store, FailingStore)
+    mesh = RecordingMesh(store)
+    tally = Tally(started_at=0.0)
+    driver = driver_of(Voter, store, mesh, tally)
     store.full = True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(driver.run)
@@ -342,4 +355,42 @@ async def test_a_vote_is_on_the_disk_before_anyone_is_told(
     assert mesh.sent == [(b"accepted", frozenset({"accept/1/claim"}))]
     assert tally.frames == {(Channel.GENESIS, "out"): 1}
     assert tally.bytes == {(Channel.GENESIS, "out"): 8}
+    store.close()
+
+
+class HangingStore(FailingStore):
+    """Takes its time for each commit, as a disk that hangs does."""
+
+    ends: trio.Event
+
+    async def persist(self, change: Persist) -> None:
+        await self.ends.wait()
+        await super().persist(change)
+
+
+async def test_a_disk_that_hangs_is_shown_while_it_does_and_nothing_overtakes(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    store = HangingStore.create(tmp_path / "meshd.db", owner=SIGNER.node_id, network=NETWORK)
+    assert isinstance(store, HangingStore)
+    store.ends = trio.Event()
+    mesh = RecordingMesh(store)
+    voter = Voter()
+    driver = driver_of(lambda: voter, store, mesh, Tally(started_at=0.0))
+    slow = Health(code="MESH-2030", severity="error", message="slow", fix="look at the disk")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(driver.run)
+        await trio.sleep(30)
+        driver.tell_in_between("disk", [slow])
+        assert voter.told == [(slow,)]
+        await trio.sleep(30)
+        assert mesh.sent == [], "a vote that is not on the disk yet was told"
+        store.ends.set()
+        await trio.sleep(30)
+        nursery.cancel_scope.cancel()
+    # The vote first, and what followed from the news only then.
+    assert mesh.sent == [
+        (b"accepted", frozenset({"accept/1/claim"})),
+        (b"told", frozenset({"accept/1/claim"})),
+    ]
     store.close()

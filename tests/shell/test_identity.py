@@ -17,6 +17,7 @@ from meshd.identity import (
     keep_identity,
     load_identity,
     machine_fingerprint,
+    narrow_key,
     new_identity,
     node_name_of,
     set_aside_if_cloned,
@@ -31,6 +32,23 @@ def settled(state_dir: Path) -> NodeId:
         identity = new_identity()
         keep_identity(state_dir, identity)
     return identity.node_id
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o666, 0o601])
+def test_a_key_that_was_open_to_others_is_closed_and_that_is_said(
+    tmp_path: Path, mode: int
+) -> None:
+    assert narrow_key(tmp_path) is None  # There is none yet.
+    node = settled(tmp_path)
+    assert narrow_key(tmp_path) is None
+    key = tmp_path / "identity.key"
+    key.chmod(mode)
+    said = narrow_key(tmp_path)
+    assert said is not None
+    assert f"{mode:04o}" in said
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert settled(tmp_path) == node
+    assert narrow_key(tmp_path) is None
 
 
 def test_an_identity_survives_a_restart_and_is_private(tmp_path: Path) -> None:

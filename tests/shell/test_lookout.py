@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from meshd.daemon._lookout import (
+    SLOW_WRITE_S,
     address_item,
     moved_item,
     ports_problem,
+    slow_disk_item,
     taken_ports_item,
 )
 from meshd.listeners import port_holder, taken_ports
@@ -72,3 +75,12 @@ def test_a_lost_address_is_named_until_it_is_back() -> None:
     )
     (gone,) = moved_item("10.0.0.12", set())
     assert gone.message.endswith("has none now")
+
+
+def test_a_write_is_slow_after_five_seconds_and_the_sentence_does_not_change_with_each() -> None:
+    folder = Path("/var/lib/meshd")
+    assert slow_disk_item(0.0, folder) == slow_disk_item(SLOW_WRITE_S - 0.1, folder) == ()
+    (item,) = slow_disk_item(SLOW_WRITE_S, folder)
+    assert (item.code, item.severity) == ("MESH-2030", "error")
+    assert "/var/lib/meshd" in item.message
+    assert slow_disk_item(600.0, folder) == (item,)

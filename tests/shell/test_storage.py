@@ -11,6 +11,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ledger import NodeId, Signer
@@ -282,6 +284,25 @@ async def test_a_lock_held_by_another_program_is_not_called_damage(
             await store.persist(Persist(votes=VOTES))
     assert caught.value.code == "MESH-2009"
     await store.persist(Persist(votes=VOTES))
+    assert store.load().votes == VOTES
+
+
+async def test_a_write_that_does_not_end_is_seen_and_then_forgotten(
+    tmp_path: Path, reopened: Open
+) -> None:
+    store = reopened(tmp_path / "meshd.db")
+    assert store.slow_s == 0
+    with closing(sqlite3.connect(tmp_path / "meshd.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # The write waits for it, as for a disk.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.persist, Persist(votes=VOTES))
+            before = 0.0
+            for _ in range(3):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                assert store.slow_s > before
+                before = store.slow_s
+            other.execute("ROLLBACK")
+    assert store.slow_s == 0
     assert store.load().votes == VOTES
 
 
