@@ -5,13 +5,16 @@ Each finding is made anew at every look, so it goes by itself once its cause is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import socket
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import trio
+
 from ledger import NodeId
 from meshd.clock import read_moment
-from meshd.cluster import SERVER_PORTS, K3sCluster
+from meshd.cluster import API_PORT, SERVER_PORTS, K3sCluster, is_here
 from meshd.config import Network, Settings, day_of, judge_expiry
 from meshd.errors import ConfigError
 from meshd.events import Health
@@ -22,8 +25,11 @@ from roles import ClusterPlan
 
 TakenPorts = Sequence[tuple[int, str | None]]
 
+VIP_INTERVAL_S = 5.0
+VIP_TIMEOUT_S = 4.0  # The kernel gives up on an address that nobody has after 3 s (arp(7)).
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(slots=True, kw_only=True)
 class Lookout:
     """Looks at this machine.
 
@@ -32,12 +38,14 @@ class Lookout:
         cluster: k3s here, whose ports are its own once it has begun.
         node: this one.
         is_new: this machine had no identity when the daemon started.
+        vip_answers: whether somebody has the virtual address before there is a cluster.
     """
 
     settings: Settings
     cluster: K3sCluster
     node: NodeId
     is_new: bool
+    vip_answers: bool = False
 
     @property
     def _vip(self) -> str | None:
@@ -47,12 +55,33 @@ class Lookout:
         """Return the address that k3s would use now."""
         return read_node_ip(wanted=self.settings.interface, vip=self._vip)
 
-    def blocked(self) -> str | None:
+    def blocked(self, plan: ClusterPlan | None) -> str | None:
         """Return why this machine cannot be a server, as a clause; None if it can, or is."""
         if self.cluster.has_begun:
             return None
-        missing = None if self.cluster.is_installed else "k3s is not installed on it"
-        return missing or ports_problem(taken_ports(SERVER_PORTS)) or self._address_problem()
+        if not self.cluster.is_installed:
+            return "k3s is not installed on it"
+        taken = self.vip_answers and plan is None
+        return (
+            ports_problem(taken_ports(SERVER_PORTS))
+            or self._address_problem()
+            or (vip_problem(self._vip) if taken else None)
+        )
+
+    async def watch_vip(self, plan: Callable[[], ClusterPlan | None]) -> None:
+        """Ask until there is a plan whether somebody has the virtual address already.
+
+        Afterwards it is the cluster's own. Whoever answers neither with a connection nor with a
+        refusal is not noticed: a firewall that swallows everything looks like that, too.
+        """
+        vip = self._vip
+        if vip is None or self.settings.role in ("worker", "none"):
+            return
+        if not self.is_new:
+            await trio.sleep(VIP_INTERVAL_S)  # Until the plan on its disk was read.
+        while plan() is None:
+            self.vip_answers = not is_here(vip) and await somebody_answers(vip)
+            await trio.sleep(VIP_INTERVAL_S)
 
     def health(self, plan: ClusterPlan | None) -> tuple[Health, ...]:
         """Return what is wrong now, under the decided plan."""
@@ -84,6 +113,38 @@ NO_K3S = Health(
     message="k3s is not installed on this machine: it gets no seat, and cannot work either",
     fix="put k3s at /usr/local/bin/k3s, or name it in MESHD_K3S_BIN; meshd finds it by itself",
 )
+
+
+async def somebody_answers(address: str) -> bool:
+    """Whether a TCP connection to the API's port at `address` is accepted or refused."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with trio.move_on_after(VIP_TIMEOUT_S), trio.socket.socket(family) as sock:
+        try:
+            await sock.connect((address, API_PORT))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False  # Nobody has it, or there is no way to it.
+        return True
+    return False
+
+
+def vip_problem(vip: str | None) -> str:
+    """Return what is wrong with a virtual address that somebody has, as a clause."""
+    return f"the virtual address {vip} is taken: a machine answers there already"
+
+
+def vip_item(vip: str | None) -> tuple[Health, ...]:
+    """Say that no cluster may begin with this virtual address."""
+    return (
+        Health(
+            code="MESH-3114",
+            severity="error",
+            message=f"no cluster is begun: {vip_problem(vip)}",
+            fix="set kubevip.eip to a free address on all machines, or take it from that machine "
+            f"(`ip neigh show {vip}` has its hardware address)",
+        ),
+    )
 
 
 def _held_addresses() -> frozenset[str]:

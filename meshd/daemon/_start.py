@@ -52,6 +52,7 @@ from meshd.ports import EventSink, Mesh
 from meshd.schema import Facts
 from meshd.state_dir import locked_state_dir, volatile_reason
 from meshd.storage import SqliteStore
+from roles import ClusterPlan
 
 HEALTH_INTERVAL_S = 2.0
 FACTS_INTERVAL_S = 5.0  # Between looks at the node address, beside those the mesh asks for.
@@ -201,18 +202,7 @@ async def _serve(
 ) -> None:
     """Run all parts until a signal comes or one of them fails."""
     settings, identity = opened.settings, opened.identity
-    mesh = LibP2PMesh(
-        private_key=identity.private_key,
-        network=settings.network,
-        listen=settings.listen,
-        read_moment=read_moment,
-        discovery=settings.discovery,
-        seeds=settings.seeds,
-        remembered=dict(opened.store.load().peers),
-        interface=settings.interface,
-        not_ours=[settings.kubevip.address] if settings.kubevip else [],
-        log=partial(_log_of_mesh, opened.log),
-    )
+    mesh = _mesh_of(opened)
     cluster = K3sCluster(
         settings=settings,
         node_id=identity.node_id,
@@ -229,8 +219,17 @@ async def _serve(
         settings=settings, cluster=cluster, node=identity.node_id, is_new=opened.is_new
     )
     events, inbox = trio.open_memory_channel[Event](INBOX_EVENTS_MAX)
+    driver: Driver[Node] | None = None
+
+    def plan() -> ClusterPlan | None:
+        return driver.node.standing.plan if driver is not None else None
+
+    def blocked() -> str | None:
+        return lookout.blocked(plan())
+
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope, opened.log)
+        nursery.start_soon(lookout.watch_vip, plan)
         addresses = await nursery.start(mesh.run, events)
         opened.tally.reached("listening", read_moment().at)
         opened.log.info(
@@ -242,7 +241,7 @@ async def _serve(
         )
         driver = Driver(
             build=partial(_build_node, opened),
-            facts=_read_facts(opened, lookout, addresses),
+            facts=_read_facts(opened, addresses, blocked()),
             mesh=mesh,
             cluster=cluster,
             store=opened.store,
@@ -255,15 +254,31 @@ async def _serve(
         driver.situation.set_health("start", opened.health)
         nursery.start_soon(driver.run)
         nursery.start_soon(cluster.run, events)
-        nursery.start_soon(_watch_facts, opened, lookout, mesh, events, addresses)
+        nursery.start_soon(_watch_facts, opened, blocked, driver, mesh, events)
         looks: Looks = {
             "mesh": lambda: mesh.health(formed=driver.node.standing.formed),
-            "machine": lambda: lookout.health(driver.node.standing.plan),
+            "machine": lambda: lookout.health(plan()),
         }
         nursery.start_soon(_watch_health, opened, looks, driver, events)
         read_given = partial(gather, settings, mesh)
         view = View(driver, opened.store, read_moment, opened.tally, read_given)
         nursery.start_soon(serve_api, view, sockets)
+
+
+def _mesh_of(opened: Opened) -> LibP2PMesh:
+    settings = opened.settings
+    return LibP2PMesh(
+        private_key=opened.identity.private_key,
+        network=settings.network,
+        listen=settings.listen,
+        read_moment=read_moment,
+        discovery=settings.discovery,
+        seeds=settings.seeds,
+        remembered=dict(opened.store.load().peers),
+        interface=settings.interface,
+        not_ours=[settings.kubevip.address] if settings.kubevip else [],
+        log=partial(_log_of_mesh, opened.log),
+    )
 
 
 def _log_of_mesh(log: FilteringBoundLogger, kind: str, text: str) -> None:
@@ -305,7 +320,7 @@ def _build_node(opened: Opened, facts: Facts) -> Node:
     )
 
 
-def _read_facts(opened: Opened, lookout: Lookout, addresses: Sequence[str]) -> Facts:
+def _read_facts(opened: Opened, addresses: Sequence[str], blocked: str | None) -> Facts:
     """Return what this machine says about itself now."""
     settings, bounds = opened.settings, opened.settings.bounds
     return Facts(
@@ -330,17 +345,22 @@ def _read_facts(opened: Opened, lookout: Lookout, addresses: Sequence[str]) -> F
         vip=settings.kubevip.address if settings.kubevip else None,
         software=f"meshd {__version__}",
         fuse=True,  # Of meshd.holder, beside every k3s that it starts.
-        blocked=lookout.blocked(),
+        blocked=blocked,
     )
 
 
 async def _watch_facts(
-    opened: Opened, lookout: Lookout, mesh: Mesh, events: EventSink, addresses: tuple[str, ...]
+    opened: Opened,
+    blocked: Callable[[], str | None],
+    driver: Driver[Node],
+    mesh: Mesh,
+    events: EventSink,
 ) -> None:
     """Tell the node when its addresses change, as netlink says or a look now and then."""
-    told = _read_facts(opened, lookout, addresses)
+    told = driver.situation.facts
+    addresses = told.addresses
     while True:
-        facts = _read_facts(opened, lookout, addresses)
+        facts = _read_facts(opened, addresses, blocked())
         if facts != told:
             await events.send(FactsObserved(facts))
             told = facts

@@ -131,7 +131,7 @@ def test_taken_ports_a_late_card_pulled_cables_and_a_moved_address(
     assert len(bench.clusters()) == 1
 
 
-def test_a_machine_whose_only_card_comes_late_waits_says_so_and_follows_its_address(
+def test_a_late_card_and_a_virtual_address_that_is_taken_hold_a_cluster_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = bench.up(nodes=2, control_plane=1, boots=False)
@@ -150,7 +150,17 @@ def test_a_machine_whose_only_card_comes_late_waits_says_so_and_follows_its_addr
     network.change_address(n1, "add", "10.0.0.77/24")
     bench.wait_until("n1 to follow", lambda: address_seen_from(built, "n1", "n1") == "10.0.0.77")
     assert message(built, "n1", "MESH-3112") == ""
+    # Somebody else has the virtual address: no cluster begins with it.
+    stranger = ["ip", "-n", built.places.lan, "address"]
+    vip = [f"{built.places.vip}/24", "dev", network.bridge(0)]
+    subprocess.run([*stranger, "add", *vip], check=True)
+    bench.wait_until("n1 to say it", lambda: bool(message(built, "n1", "MESH-3114")))
     built.start("n2")
+    bench.wait_until("both to say it", lambda: all(
+        "10.0.0.50 is taken" in message(built, name, "MESH-3114") for name in ("n1", "n2")
+    ))  # fmt: skip
+    assert bench.clusters() == ()
+    subprocess.run([*stranger, "del", *vip], check=True)
     bench.wait_until("both to form", lambda: all(
         status["cluster"]["nodes_ready"] == 2 and not status["health"]
         for status in statuses(built).values()

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from meshd.daemon import _lookout
 from meshd.daemon._lookout import (
     SLOW_WRITE_S,
     address_item,
     moved_item,
     ports_problem,
     slow_disk_item,
+    somebody_answers,
     taken_ports_item,
+    vip_item,
 )
 from meshd.listeners import port_holder, taken_ports
 
@@ -84,3 +87,19 @@ def test_a_write_is_slow_after_five_seconds_and_the_sentence_does_not_change_wit
     assert (item.code, item.severity) == ("MESH-2030", "error")
     assert "/var/lib/meshd" in item.message
     assert slow_disk_item(600.0, folder) == (item,)
+
+
+async def test_an_address_is_taken_if_its_machine_accepts_or_refuses_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(_lookout, "API_PORT", server.getsockname()[1])
+        assert await somebody_answers("127.0.0.1")
+    assert await somebody_answers("127.0.0.1")  # Now it refuses.
+    assert not await somebody_answers("255.255.255.255")  # No connection leads there.
+
+
+def test_a_taken_virtual_address_is_named() -> None:
+    (item,) = vip_item("10.0.0.50")
+    assert (item.code, item.severity) == ("MESH-3114", "error")
+    assert "10.0.0.50 is taken" in item.message
