@@ -101,6 +101,8 @@ class Lookout:
             items += taken_ports_item(taken_ports(SERVER_PORTS))
         if not self.cluster.is_installed:
             items.append(NO_K3S)
+        if self.vip_answers and plan is None:
+            items += vip_item(self._vip)
         return tuple(items)
 
     def _address_problem(self) -> str | None:

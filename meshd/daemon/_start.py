@@ -28,6 +28,7 @@ from meshd.config import Settings, derive, load_settings, secrets_of
 from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver
 from meshd.daemon._given import gather
 from meshd.daemon._lookout import Lookout, refuse_expired_token, slow_disk_item
+from meshd.daemon._mesh import mesh_of
 from meshd.daemon._telling import Telling
 from meshd.daemon._view import View
 from meshd.errors import MeshdError
@@ -44,7 +45,6 @@ from meshd.identity import (
     set_aside_if_cloned,
 )
 from meshd.machine import cpu_count, memory_mib, read_node_ip
-from meshd.mesh import LibP2PMesh
 from meshd.metrics import Tally
 from meshd.node import Node
 from meshd.observe import DaemonLog, open_log, shown_at_the_end
@@ -202,7 +202,7 @@ async def _serve(
 ) -> None:
     """Run all parts until a signal comes or one of them fails."""
     settings, identity = opened.settings, opened.identity
-    mesh = _mesh_of(opened)
+    mesh = mesh_of(settings, identity, opened.store, opened.log)
     cluster = K3sCluster(
         settings=settings,
         node_id=identity.node_id,
@@ -263,27 +263,6 @@ async def _serve(
         read_given = partial(gather, settings, mesh)
         view = View(driver, opened.store, read_moment, opened.tally, read_given)
         nursery.start_soon(serve_api, view, sockets)
-
-
-def _mesh_of(opened: Opened) -> LibP2PMesh:
-    settings = opened.settings
-    return LibP2PMesh(
-        private_key=opened.identity.private_key,
-        network=settings.network,
-        listen=settings.listen,
-        read_moment=read_moment,
-        discovery=settings.discovery,
-        seeds=settings.seeds,
-        remembered=dict(opened.store.load().peers),
-        interface=settings.interface,
-        not_ours=[settings.kubevip.address] if settings.kubevip else [],
-        log=partial(_log_of_mesh, opened.log),
-    )
-
-
-def _log_of_mesh(log: FilteringBoundLogger, kind: str, text: str) -> None:
-    # Two networks on one LAN are nothing that anybody needs to mend.
-    (log.info if kind == "other_network_near" else log.warning)(kind, text=text)
 
 
 def _node_name(identity: Identity) -> str:

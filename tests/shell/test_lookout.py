@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from meshd.config import KubeVip
 from meshd.daemon import _lookout
 from meshd.daemon._lookout import (
     SLOW_WRITE_S,
+    Lookout,
     address_item,
     moved_item,
     ports_problem,
@@ -20,6 +24,10 @@ from meshd.daemon._lookout import (
     vip_item,
 )
 from meshd.listeners import port_holder, taken_ports
+from tests.cluster.bench import N1, SETTINGS, plan
+
+if TYPE_CHECKING:
+    from meshd.cluster import K3sCluster
 
 
 def test_a_port_on_which_somebody_listens_is_found_with_its_holder_and_free_again() -> None:
@@ -103,3 +111,29 @@ def test_a_taken_virtual_address_is_named() -> None:
     (item,) = vip_item("10.0.0.50")
     assert (item.code, item.severity) == ("MESH-3114", "error")
     assert "10.0.0.50 is taken" in item.message
+
+
+class Idle:
+    """k3s that was never ordered."""
+
+    has_begun = False
+    is_installed = True
+
+    def frozen_address(self) -> str | None:
+        return None
+
+
+def test_a_taken_virtual_address_holds_a_machine_back_until_there_is_a_plan(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = replace(SETTINGS, kubevip=KubeVip(address="10.0.0.50"))
+    lookout = Lookout(settings=settings, cluster=cast("K3sCluster", Idle()), node=N1, is_new=False)
+    monkeypatch.setattr(_lookout, "taken_ports", lambda _: ())
+    monkeypatch.setattr(_lookout, "read_address_problem", lambda **_: None)
+    assert lookout.blocked(None) is None
+    assert lookout.health(None) == ()
+    lookout.vip_answers = True
+    assert "10.0.0.50 is taken" in str(lookout.blocked(None))
+    assert [item.code for item in lookout.health(None)] == ["MESH-3114"]
+    assert lookout.blocked(plan()) is None  # Now it is the cluster's own.
+    assert "MESH-3114" not in [item.code for item in lookout.health(plan())]
