@@ -24,10 +24,13 @@ _LOOK_S = 0.25
 @click.option(
     "--unit", metavar="NAME", help="Read k3s' command line from this systemd unit, such as k3s."
 )
+@click.option("--has-fuse", is_flag=True, hidden=True, help="Of meshd's own supervisor.")
 @state_dir_option
 @run_dir_option
 @click.argument("argv", nargs=-1, metavar="[-- K3S ARGUMENT…]")
-def k3s_gate(unit: str | None, state_dir: Path, run_dir: Path, argv: tuple[str, ...]) -> None:
+def k3s_gate(
+    unit: str | None, state_dir: Path, run_dir: Path, argv: tuple[str, ...], *, has_fuse: bool
+) -> None:
     """Exit 0 only if k3s may start on this node now, as the command line K3S ARGUMENT….
 
     Exit 4, with the reason, if not. Any other exit code: meshd itself is broken.
@@ -50,10 +53,15 @@ def k3s_gate(unit: str | None, state_dir: Path, run_dir: Path, argv: tuple[str, 
             environment=os.environ,
             state_dir=state_dir,
             newest_generation=newest,
+            has_fuse=has_fuse,
         )
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
-        why = f"{error.strerror or error}{where}"
+        raise MeshdError(
+            "MESH-5033",
+            f"whether k3s may start cannot be told: {error.strerror or error}{where}",
+            fix="mend that file or its disk; k3s of a formed cluster starts all the same",
+        ) from error
     if why is not None:
         raise NotPermitted(
             "MESH-5031",

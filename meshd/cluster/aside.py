@@ -18,7 +18,7 @@ from pathlib import Path
 from meshd.cluster.mark import Mark, read_mark
 from meshd.cluster.paths import K3sPaths
 from meshd.holder import processes
-from meshd.whole_file import make_folder, sync_folder
+from meshd.whole_file import make_folder, sync_folder, write_whole
 
 _USERS = (
     "images",  # To be imported.
@@ -61,12 +61,16 @@ def set_aside(paths: K3sPaths, cluster_id: str) -> bool:
         folder.rename(_free_name(aside / folder.name))
         sync_folder(aside)
         sync_folder(folder.parent)
+    done = aside / "given-back"
+    if not aside.is_dir() or done.exists():
+        return found  # What a user removed since must not come back.
     for folder in sorted(aside.glob("agent*")):
         _take_back(folder, paths.agent, _USERS)
     for folder in sorted(aside.glob("server*")):
         mark = read_mark(folder)
         if isinstance(mark, Mark):
             _take_back(folder / "manifests", paths.manifests, mark.held)
+    write_whole(done, b"")
     return found
 
 

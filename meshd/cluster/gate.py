@@ -38,7 +38,7 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
     node_ip: str | None
     config_dir: str
     data_dir: str
-    drop_in_sha256: str
+    drop_ins: tuple[str, ...]  # SHA-256 of what meshd wrote; two while it is being replaced.
 
     @property
     def paths(self) -> K3sPaths:
@@ -92,6 +92,7 @@ def refusal(
     environment: Mapping[str, str],
     state_dir: Path,
     newest_generation: int | None,
+    has_fuse: bool,
 ) -> str | None:
     """Return why k3s must not be started now, as a sentence with its remedy, or None.
 
@@ -100,6 +101,7 @@ def refusal(
         argv: k3s' whole command line, with the binary.
         environment: k3s' own.
         state_dir: meshd's.
+        has_fuse: whether whoever starts k3s puts a fuse beside it, as meshd's supervisor does.
         newest_generation: the highest generation of the cluster known to the nodes that could be
             asked; None if nobody answered.
 
@@ -124,7 +126,7 @@ def refusal(
             node_ip=permit.node_ip,
             first_start=read_first_start(state_dir, permit.cluster_id),
         )
-        or _without_lease(permit, state_dir)
+        or _unleased(permit, state_dir, has_fuse=has_fuse)
     )
 
 
@@ -162,14 +164,19 @@ def _not_as_meshd_starts_it(
         content = paths.drop_in.read_bytes()
     except FileNotFoundError:
         return f"{paths.drop_in}, which meshd writes, is gone: restart meshd"
-    if digest(content) != permit.drop_in_sha256:
+    if digest(content) not in permit.drop_ins:
         return f"{paths.drop_in} is not as meshd wrote it: restart meshd, which writes it again"
     return None
 
 
-def _without_lease(permit: Permit, state_dir: Path) -> str | None:
+def _unleased(permit: Permit, state_dir: Path, *, has_fuse: bool) -> str | None:
     if not permit.leased or permit.formed:
         return None
+    if not has_fuse:
+        return (
+            "until the cluster is formed only meshd starts k3s, with a fuse beside it that ends it "
+            "in time: wait for `meshd wait --for formed`"
+        )
     left = lease.left_s(state_dir / "k3s", permit.cluster_id)
     if left >= lease.START_MIN_S:
         return None
@@ -187,5 +194,5 @@ def digest(drop_in: bytes) -> str:
 
 def command(python: str, state_dir: Path, run_dir: Path) -> tuple[str, ...]:
     """Return the command line of the gate, without k3s' own."""
-    words = ("k3s-gate", "--state-dir", str(state_dir.absolute()))
+    words = ("k3s-gate", "--has-fuse", "--state-dir", str(state_dir.absolute()))
     return (python, "-m", "meshd.cli", *words, "--run-dir", str(run_dir.absolute()), "--")

@@ -46,7 +46,8 @@ class Held:
         refused: why the gate did not let it start, as a sentence.
         lease_until: CLOCK_BOOTTIME until which that cluster may run: infinite without a limit, 0
             if nothing was allowed in this boot; None without a cluster.
-        down: an order to stop that cluster is carried out.
+        stopping: that cluster is ordered to stop, and stays so until it is formed.
+        down: that order is carried out.
     """
 
     pid: int | None
@@ -57,6 +58,7 @@ class Held:
     unleased: bool = False
     refused: str | None = None
     lease_until: Instant | None = None
+    stopping: bool = False
     down: bool = False
 
 
@@ -67,7 +69,8 @@ class HostInit(Protocol):
         """Have k3s running as told. One that runs as this incarnation is left alone.
 
         One that runs as another incarnation is stopped first, within 10 s. One that is leased is
-        started only while enough of its lease is left, and killed when the lease is over.
+        started only while enough of its lease is left, and killed when the lease is over. One whose
+        cluster was stopped stays down, unless the cluster is formed after all.
 
         Raises:
             OSError: the order cannot be written, or the holder cannot be started.
@@ -121,6 +124,9 @@ class OwnProcess:
         self._log_from = _size(self._log)
 
     async def ensure(self, launch: Launch) -> None:
+        held = self.look()
+        if held.stopping and held.cluster == launch.cluster and not launch.formed:
+            return  # Others may count on its being down: nothing takes that back.
         order: dict[str, object] = {
             "incarnation": launch.incarnation,
             "argv": launch.argv,
@@ -165,6 +171,7 @@ class OwnProcess:
             unleased=report.get("unleased", False),
             refused=report.get("refused"),
             lease_until=Instant(lease.deadline(self._folder, cluster)) if cluster else None,
+            stopping=order is not None and order.get("stop", False),
             down=running is None and report.get("down", False),
         )
 

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ledger import Instant, Moment, NodeId
 from meshd.cluster import gate, kubevip
-from meshd.cluster.aside import aside_folder, set_aside
 from meshd.cluster.course import Course
+from meshd.cluster.ending import GIVEN_UP, Ending, refused
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
 from meshd.cluster.hostinit import HostInit, OwnProcess
 from meshd.cluster.k3s import ServerReading
@@ -82,7 +82,6 @@ class K3sCluster:
         self._settings = settings
         self._hide = hide
         self._clock = clock
-        self._state_dir = state_dir
         self._node_name = node_name
         self._node_ip = node_ip
         self._paths = paths or K3sPaths()
@@ -103,7 +102,7 @@ class K3sCluster:
         self._ordered = trio.Event()
         self._tokens: Tokens | None = None
         self._laid: tuple[ClusterOrder, Launch] | None = None
-        self._ended: tuple[str, ...] = ()
+        self._ending = Ending(state_dir, self._paths, self._hostinit)
         self._course = Course()
         self._watch = Watch(self._paths, node_name)
         vip = settings.kubevip or KubeVip(address="")  # The address is the plan's.
@@ -182,7 +181,10 @@ class K3sCluster:
                     self._ordered, self._changed_at = trio.Event(), self._clock().at
                 order = self._order
                 await self._clear_left_over_address(order)
-                ground = await self._end(order) or await self._prepare(order)
+                await self._extend(order)
+                ground = await self._ending.end(order) or await self._prepare(order)
+                if isinstance(ground, Obstacle) and self._ending.trouble is not None:
+                    ground = self._ending.trouble
                 said = await self._look(order, ground)
                 if said != self._said:
                     self._said, self._changed_at = said, self._clock().at
@@ -193,36 +195,15 @@ class K3sCluster:
             with trio.CancelScope(shield=True):
                 await self._watch.close()
 
-    async def _end(self, order: ClusterOrder) -> Obstacle | None:
-        """End what the order wants ended, and note what is; return what the rest waits for."""
-        plan, ended = order.plan, list[str]()
-        stop = (plan.cluster_id,) if order.stop and plan is not None else ()
-        waiting = None
+    async def _extend(self, order: ClusterOrder) -> None:
+        """Pass the lease on before anything that may fail: the fuse must not kill a formed k3s."""
+        plan = order.plan
+        if plan is None or not plan.leased or order.seat == "none":
+            return
         try:
-            for cluster in (*order.abandoned, *stop):
-                await trio.to_thread.run_sync(gate.revoke, self._state_dir, cluster)
-                await self._hostinit.stop(cluster)
-                held = self._hostinit.look()
-                if held.cluster == cluster and not held.down:
-                    sentence = f"k3s of cluster {cluster[:8]}, which is given up, is being stopped"
-                    waiting = Obstacle(state="waiting", sentence=sentence)
-                    continue
-                if cluster in order.abandoned and cluster not in self._ended:
-                    await self._set_aside(cluster)
-                ended.append(cluster)
+            await self._hostinit.extend(plan.cluster_id, order.lease_until)
         except OSError as error:
-            waiting = _refused(error)
-        self._ended = tuple(ended)
-        if waiting is None and order.stop:
-            sentence = "this start of the cluster is given up: k3s stays down until it is decided"
-            waiting = Obstacle(state="waiting", sentence=sentence)
-        return waiting
-
-    async def _set_aside(self, cluster: str) -> None:
-        if await trio.to_thread.run_sync(set_aside, self._paths, cluster):
-            folder = str(aside_folder(self._paths, cluster))
-            _LOG.warning("data_set_aside", cluster=cluster, folder=folder)
-            self._laid = None
+            _LOG.error("lease_not_passed_on", why=refused(error).sentence)
 
     async def _prepare(self, order: ClusterOrder) -> Launch | Obstacle | None:
         """Bring disk and supervisor to the order; None if nothing is ordered."""
@@ -237,6 +218,11 @@ class K3sCluster:
             for token in filter(None, (tokens.server, tokens.agent)):
                 self._hide(token)
             await self._watch.use_passwords(server=tokens.server, node=tokens.agent)
+        held = self._hostinit.look()
+        if held.stopping and held.cluster == _cluster_of(order) and not order.formed:
+            return Obstacle(state="waiting", sentence=GIVEN_UP)
+        if held.refused is not None:
+            self._laid = None  # What the gate misses is written again.
         try:
             begun = await trio.to_thread.run_sync(self._groundwork.note_begun)
             if begun or self._laid is None or self._laid[0] != _without_lease(order):
@@ -244,12 +230,10 @@ class K3sCluster:
                 if isinstance(ground, Obstacle):
                     return ground
                 self._laid = _without_lease(order), ground
-            if order.plan is not None and order.plan.leased:
-                await self._hostinit.extend(order.plan.cluster_id, order.lease_until)
             await self._hostinit.ensure(self._laid[1])
         except OSError as error:
             self._laid = None
-            return _refused(error)
+            return refused(error)
         return self._laid[1]
 
     async def _lay(self, order: ClusterOrder, tokens: Tokens) -> Launch | Obstacle:
@@ -263,7 +247,7 @@ class K3sCluster:
 
     async def _look(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> K3sObserved:
         if order.seat == "none":
-            return replace(_ABSENT, stopped=self._ended)
+            return replace(_ABSENT, stopped=self._ending.ended)
         held = self._hostinit.look()
         lines = self._hostinit.new_lines()
         self._watch.listen(lines, self._clock().at)
@@ -287,7 +271,7 @@ class K3sCluster:
                 has_node=order.seat == "worker" or runs_agent(self._settings.k3s),
                 vip_answers=reading.vip_answers,
                 has_database=self._paths.etcd_log.is_dir(),
-                stopped=self._ended,
+                stopped=self._ending.ended,
                 loops=self._course.loops(self._clock().at),
                 silence=self._course.silence(self._clock().at),
             ),
@@ -371,9 +355,8 @@ def _without_lease(order: ClusterOrder) -> ClusterOrder:
     return order if order.lease_until is None else replace(order, lease_until=Instant(0.0))
 
 
-def _refused(error: OSError) -> Obstacle:
-    where = f" at {error.filename}" if error.filename else ""
-    return Obstacle(state="failed", sentence=f"{error.strerror or error}{where}")
+def _cluster_of(order: ClusterOrder) -> str | None:
+    return None if order.plan is None else order.plan.cluster_id
 
 
 def _vip_of(order: ClusterOrder) -> str | None:

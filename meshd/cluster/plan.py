@@ -66,6 +66,11 @@ class Launch:
     leased: bool = False
     formed: bool = False
 
+    @property
+    def cluster(self) -> str:
+        """The id of the cluster that k3s is to belong to."""
+        return self.incarnation.partition("/")[0]
+
 
 _RANGES = ("cluster-cidr", "service-cidr")
 

@@ -19,8 +19,14 @@ START_MIN_S = 30.0
 
 
 def deadline(folder: Path, cluster: str) -> float:
-    """Return until when k3s of the cluster may run: CLOCK_BOOTTIME, infinite, or 0 for never."""
-    lease = read_json(folder / "lease.json")
+    """Return until when k3s of the cluster may run: CLOCK_BOOTTIME, infinite, or 0 for never.
+
+    A file that cannot be read allows nothing.
+    """
+    try:
+        lease = read_json(folder / "lease.json")
+    except OSError:
+        return 0.0
     if lease is None or lease.get("cluster") != cluster or lease.get("boot_id") != boot_id():
         return 0.0
     return math.inf if lease["until"] is None else float(lease["until"])

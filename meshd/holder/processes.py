@@ -17,20 +17,23 @@ REAP_S = 4.0  # How long killed processes may take to disappear.
 Record = dict[str, Any]
 
 
-def kill_group(group: int) -> None:
+def kill_group(group: int) -> bool:
     """Kill what is left of a process group whose first process has ended; wait until it is gone.
+
+    Returns whether it is.
 
     A process number is not given away while a group of that number has members. So if a process
     of the number lives, the group had none left and the number is somebody else's now.
     """
     first = process_fields(group)
     if first is not None and first[0] != "Z":
-        return
+        return True
     deadline = time.monotonic() + REAP_S
     while group_is_alive(group) and time.monotonic() < deadline:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
         time.sleep(0.01)
+    return not group_is_alive(group)
 
 
 def group_is_alive(group: int) -> bool:
@@ -122,3 +125,13 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(record, file)
     temporary.rename(path)
+
+
+def make_durable(path: Path) -> None:
+    """Make an empty file that outlives a power cut."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(folder)
+    os.close(folder)

@@ -40,6 +40,7 @@ from meshd.holder.processes import (
     boot_id,
     is_alive,
     kill_group,
+    make_durable,
     read_json,
     readable,
     record_of,
@@ -115,6 +116,7 @@ class Supervisor:
         self.report |= told if told.get("boot_id") == boot_id() else {}
         self.report_is_late = False
         self.not_before = 0.0
+        self.group: int | None = None  # Of the k3s that was stopped last.
         self.had: set[Path] = set()  # Beside the files: a full disk makes nothing forgotten.
 
     def run(self) -> None:
@@ -125,15 +127,18 @@ class Supervisor:
             if not self.order:
                 return  # Whoever writes the first order starts another supervisor.
             if running is not None and running.incarnation != self.order["incarnation"]:
+                self.group = running.pid
                 running.stop(0.0 if self.order.get("stop") else self._seconds("grace_s", GRACE_S))
                 running = None
             unseen = not self._note_kept()
+            if running is not None and not self._may_run(running):
+                running.stop(0.0)
+                running = None
+                self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
             if self.order.get("stop"):
                 self._say_down()
             elif running is None:
                 running = self._start_if_allowed()
-            elif self.order.get("leased") and not fuse.is_armed(self.folder, running.pid):
-                fuse.arm(self.folder, running.pid)  # Of a supervisor before, or killed.
             if self._wait(running, self._timeout_s(running, unseen=unseen)):
                 assert running is not None
                 self._record_exit(running)
@@ -151,7 +156,18 @@ class Supervisor:
         self.report["incarnation"] = record["incarnation"]
         return Running(record, is_child=False, log_from=_size(self.log))
 
+    def _may_run(self, running: Running) -> bool:
+        """Whether a k3s under the lease has a fuse; one of before may lack it, or lost it."""
+        if not self.order.get("leased") or fuse.is_armed(self.folder, running.pid):
+            return True
+        try:
+            return self._lease_left_s() > 0 and fuse.arm(self.folder, running.pid)
+        except OSError:  # No process more, just now.
+            return False
+
     def _say_down(self) -> None:
+        if self.group is not None and not kill_group(self.group):
+            return  # Not all of it is gone: the next look tries again.
         done = {"incarnation": self.order["incarnation"], "down": True}
         if not self.report.items() >= done.items():
             self._publish(_NOTHING_YET | done)
@@ -230,6 +246,8 @@ class Supervisor:
         return self.folder / f"had-{self.order['incarnation'].replace('/', '-')}"
 
     def _timeout_s(self, running: Running | None, *, unseen: bool) -> float:
+        if self.order.get("stop"):
+            return _IDLE_S
         if running is None:
             return max(self.not_before - time.monotonic(), 0.05)
         if unseen:
@@ -329,16 +347,6 @@ def become_k3s(folder: Path, log: Path, order: Mapping[str, Any]) -> NoReturn:
         os.write(2, f"meshd: cannot run {order['argv'][0]}: {error.strerror}\n".encode())
     finally:
         os._exit(_NOT_EXECUTED)
-
-
-def make_durable(path: Path) -> None:
-    """Make an empty file that outlives a power cut."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
-    os.fsync(descriptor)
-    os.close(descriptor)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    os.fsync(folder)
-    os.close(folder)
 
 
 def last_lines(log: Path, start: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -204,3 +205,42 @@ async def test_a_broken_gate_keeps_only_an_unformed_k3s_down(bench: Bench, *, fo
     else:
         await until(lambda: "cannot be told" in str(host.look().refused))
     assert len(bench.started) == formed
+
+
+async def test_k3s_whose_fuse_cannot_be_armed_again_is_killed(bench: Bench) -> None:
+    pid = await started(bench)
+    (supervisor,) = bench.supervisors()
+    fuse = bench.fuse()
+    assert fuse is not None
+    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (0, 0))  # As on a full disk.
+    os.kill(fuse, signal.SIGKILL)
+    await until(lambda: not is_alive(pid))
+    assert bench.supervisors() == [supervisor]
+
+
+async def test_a_stopped_cluster_is_not_started_again_before_it_is_formed(bench: Bench) -> None:
+    await started(bench)
+    await bench.host.stop("c1")
+    await until(lambda: bench.host.look().down)
+    launch = bench.launch("server", name="c1/server", leased=True)
+    after = bench.another_daemon()
+    await after.ensure(launch)
+    assert after.look().stopping
+    assert after.look().down
+    await after.ensure(replace(launch, leased=False, formed=True))
+    await until(lambda: len(bench.started) == 2)
+
+
+async def test_a_supervisor_with_nothing_to_hold_sleeps(bench: Bench) -> None:
+    await started(bench)
+    await bench.host.stop("c1")
+    await until(lambda: bench.host.look().down)
+    (supervisor,) = bench.supervisors()
+    before = wake_ups(supervisor)
+    await trio.sleep(2)  # What is shown is that nothing happens meanwhile.
+    assert wake_ups(supervisor) - before <= 2
+
+
+def wake_ups(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -13,12 +14,24 @@ from pathlib import Path
 import pytest
 
 from ledger import Instant
+from meshd.cluster import gate
 from meshd.cluster.gate import permit_file, read_permit, refusal, revoke
 from meshd.cluster.mark import MARK_NAME
 from meshd.cluster.plan import Launch
 from meshd.events import ClusterOrder
 from meshd.holder import lease, processes
-from tests.cluster.bench import N1, N2, N4, initialiser, k3s_paths, plan, server, worker
+from tests.cluster.bench import (
+    ADDRESSES,
+    N1,
+    N2,
+    N3,
+    N4,
+    initialiser,
+    k3s_paths,
+    plan,
+    server,
+    worker,
+)
 from tests.cluster.laying import begin, lay
 
 SERVER = ("/usr/local/bin/k3s", "server")
@@ -32,6 +45,7 @@ def verdict(
     argv: tuple[str, ...] = SERVER,
     environment: dict[str, str] = ENVIRONMENT,
     newest: int | None = None,
+    has_fuse: bool = True,
 ) -> str | None:
     """Return what the gate says on the disk that `folder` is."""
     state = folder / "state"
@@ -42,6 +56,7 @@ def verdict(
         environment=environment | config,
         state_dir=state,
         newest_generation=newest,
+        has_fuse=has_fuse,
     )
 
 
@@ -132,6 +147,7 @@ def test_another_configuration_file_is_refused(tmp_path: Path) -> None:
         environment={"K3S_CONFIG_FILE": "/elsewhere.yaml"},
         state_dir=tmp_path / "state",
         newest_generation=None,
+        has_fuse=True,
     )
     assert "K3S_CONFIG_FILE names /elsewhere.yaml" in str(said)
 
@@ -173,6 +189,38 @@ def test_before_the_cluster_is_formed_the_lease_decides(
         until = processes.boot_time_s() + left_s
         lease.extend(tmp_path / "state/k3s", plan().cluster_id, until)
     assert (verdict(tmp_path) is None) is passes
+
+
+def test_before_the_cluster_is_formed_only_whoever_puts_a_fuse_beside_k3s_may_start_it(
+    tmp_path: Path,
+) -> None:
+    order = replace(initialiser(), lease_until=Instant(0.0))
+    assert isinstance(lay(tmp_path, N1, order), Launch)
+    (tmp_path / "state/k3s").mkdir()
+    lease.extend(tmp_path / "state/k3s", plan().cluster_id, processes.boot_time_s() + 60)
+    assert verdict(tmp_path, has_fuse=True) is None
+    assert "only meshd starts k3s" in str(verdict(tmp_path, has_fuse=False))
+
+
+def test_a_full_disk_between_drop_in_and_permit_keeps_no_k3s_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formed(tmp_path)
+    real, calls = gate.grant, list[gate.Permit]()
+
+    def full(state_dir: Path, permit: gate.Permit) -> None:
+        calls.append(permit)
+        if len(calls) == stop:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(state_dir, permit)
+
+    monkeypatch.setattr(gate, "grant", full)
+    for stop in (1, 2):
+        calls.clear()
+        order = replace(initialiser(formed=True), join=(ADDRESSES[N3], ADDRESSES[N2])[stop - 1 :])
+        with pytest.raises(OSError, match="No space"):
+            lay(tmp_path, N1, order)
+        assert verdict(tmp_path) is None
 
 
 @pytest.fixture

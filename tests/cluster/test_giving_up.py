@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from dataclasses import replace
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from ledger import Instant
-from meshd.cluster import keeper
+from meshd.cluster import ending, keeper
 from meshd.cluster.aside import aside_folder, set_aside
+from meshd.cluster.gate import permit_file, read_permit
 from meshd.cluster.hostinit import Held
 from meshd.cluster.mark import MARK_NAME
 from meshd.cluster.plan import Launch
@@ -64,7 +66,9 @@ def test_a_cluster_goes_aside_whole_and_a_users_own_files_come_back(tmp_path: Pa
     assert not paths.drop_in.exists(), "whoever starts k3s by hand finds no order to begin"
     # Nothing was lost.
     assert sorted(before.values()) == sorted(
-        content for name, content in tree(tmp_path / "data").items() if name[-8:] != "k3s.yaml"
+        content
+        for name, content in tree(tmp_path / "data").items()
+        if not name.endswith(("/k3s.yaml", "/given-back"))
     )
     # The way is free.
     assert isinstance(lay(tmp_path, N1, replace(NEXT, plan=replace(SECOND))), Launch)
@@ -163,6 +167,7 @@ async def test_a_growing_lease_is_passed_on_and_lays_nothing_anew(tmp_path: Path
         await bench.until(lambda: wanted in bench.host.leases)
         bench.cluster.apply(replace(order, lease_until=None, formed=True))
         await bench.until(lambda: (FIRST.cluster_id, None) in bench.host.leases)
+        await bench.until(lambda: len(bench.host.launches) == 2)
     assert [launch.leased for launch in bench.host.launches] == [True, False]
 
 
@@ -185,3 +190,91 @@ async def test_what_the_fuse_holds_is_reported(tmp_path: Path) -> None:
     assert (bench.said[-1].lease_until, bench.said[-1].exits) == (7.0, 2)
     assert bench.said[-1].state == "waiting"
     assert "quorum of voters" in str(bench.said[-1].waiting_for)
+
+
+STOP = ClusterOrder(
+    seat="initialiser", plan=LEASED, formed=False, lease_until=Instant(0.0), stop=True
+)  # fmt: skip
+FORMED = replace(initialiser(formed=True), plan=LEASED)
+
+
+async def test_what_was_stopped_first_and_abandoned_then_goes_aside_too(tmp_path: Path) -> None:
+    started(tmp_path)
+    bench = Bench(tmp_path, N1)
+    bench.host.held = replace(IDLE, cluster=FIRST.cluster_id, stopping=True, down=True)
+    async with bench.running():
+        bench.cluster.apply(STOP)
+        await bench.until(lambda: bench.said and bench.said[-1].stopped == (FIRST.cluster_id,))
+        bench.cluster.apply(NEXT)
+        await bench.until(lambda: bench.host.launches)
+    assert aside_folder(k3s_paths(tmp_path), FIRST.cluster_id).is_dir()
+
+
+async def test_a_daemon_that_forgot_the_stop_starts_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, N1)
+    bench.host.held = replace(IDLE, cluster=FIRST.cluster_id, stopping=True, down=True)
+    async with bench.running():
+        bench.cluster.apply(replace(STOP, stop=False))
+        await bench.until(lambda: bench.said and "given up" in str(bench.said[-1].waiting_for))
+        assert bench.host.launches == []
+        assert read_permit(tmp_path / "state") is None
+        bench.cluster.apply(FORMED)
+        await bench.until(lambda: bench.host.launches)
+
+
+async def test_a_formed_cluster_has_no_lease_whatever_keeps_k3s_from_being_laid(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, N1)
+    async with bench.running():
+        bench.cluster.apply(replace(STOP, stop=False, lease_until=Instant(100.0)))
+        await bench.until(lambda: bench.host.launches)
+        bench.cluster.apply(
+            replace(STOP, stop=False, lease_until=Instant(150.0), hold="the clock is wrong")
+        )
+        await bench.until(lambda: (FIRST.cluster_id, Instant(150.0)) in bench.host.leases)
+        bench.cluster.apply(replace(FORMED, hold="the clock is wrong"))
+        await bench.until(lambda: (FIRST.cluster_id, None) in bench.host.leases)
+    assert len(bench.host.launches) == 1
+
+
+async def test_what_cannot_be_moved_of_an_earlier_cluster_keeps_a_later_one_from_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bool:
+        raise OSError(errno.EBUSY, "Device or resource busy", "/data/server")
+
+    monkeypatch.setattr(ending, "set_aside", refuse)
+    bench = Bench(tmp_path, N1)
+    second = replace(SECOND, leased=True)
+    order = replace(FORMED, plan=second, abandoned=(FIRST.cluster_id,))
+    async with bench.running():
+        bench.cluster.apply(order)
+        await bench.until(lambda: bench.host.launches)
+    assert (second.cluster_id, None) in bench.host.leases
+    assert bench.said[-1].stopped == (), "its data are not out of the way"
+
+
+async def test_a_permit_that_was_lost_is_written_again_once_the_gate_misses_it(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, N1)
+    async with bench.running():
+        bench.cluster.apply(initialiser())
+        await bench.until(lambda: read_permit(tmp_path / "state"))
+        permit_file(tmp_path / "state").write_text("")
+        bench.host.held = replace(IDLE, cluster=FIRST.cluster_id, refused="no part")
+        await bench.until(lambda: read_permit(tmp_path / "state"))
+    assert bench.host.launches
+
+
+def test_what_a_user_removed_since_does_not_come_back(tmp_path: Path) -> None:
+    started(tmp_path)
+    paths = k3s_paths(tmp_path)
+    (paths.agent / "images/shop.tar").unlink()
+    set_aside(paths, FIRST.cluster_id)
+    (paths.manifests / "shop.yaml").unlink()
+    kept = aside_folder(paths, FIRST.cluster_id) / "server/manifests/shop.yaml"
+    kept.write_text("kind: Shop\n")
+    assert not set_aside(paths, FIRST.cluster_id)
+    assert not (paths.manifests / "shop.yaml").exists()
