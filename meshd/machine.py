@@ -29,6 +29,14 @@ class Interface:
     addresses: tuple[IPInterface, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeAddress:
+    """The address that k3s here is reached at, and the interface that has it."""
+
+    ip: str
+    interface: str
+
+
 def read_interfaces() -> tuple[Interface, ...]:
     """Return the interfaces that a node address may be taken from, in the kernel's order."""
     found = []
@@ -45,13 +53,13 @@ def read_interfaces() -> tuple[Interface, ...]:
     return tuple(found)
 
 
-def choose_node_ip(
+def choose_node_address(
     interfaces: Iterable[Interface],
     *,
     wanted: str | None,
     vip: str | None,
     default_route: str | None,
-) -> str | None:
+) -> NodeAddress | None:
     """Return the address that k3s shall use, or None if there is none yet.
 
     In this order: the interface the operator named; the one on the VIP's subnet; the one that
@@ -79,7 +87,7 @@ def choose_node_ip(
         return (not on_vip_subnet, name != default_route, address.version == 6)
 
     best = min(usable, key=preference, default=None)  # Stable: the kernel's order decides ties.
-    return str(best[1].ip) if best else None
+    return NodeAddress(ip=str(best[1].ip), interface=best[0]) if best else None
 
 
 def address_problem(
@@ -93,7 +101,7 @@ def address_problem(
         wanted: `p2p.meshd.interface`.
         vip: `kubevip.eip`.
     """
-    if choose_node_ip(interfaces, wanted=wanted, vip=vip, default_route=None) is None:
+    if choose_node_address(interfaces, wanted=wanted, vip=vip, default_route=None) is None:
         there = ", ".join(names) or "none"
         if wanted is None:
             return f"no interface has an address (there are: {there})"
@@ -135,11 +143,17 @@ def default_route_interface_v6(routes: str) -> str | None:
     return min(defaults)[1] if defaults else None
 
 
-def read_node_ip(*, wanted: str | None, vip: str | None) -> str | None:
-    """Return `choose_node_ip` for this machine as it is now."""
+def read_node_address(*, wanted: str | None, vip: str | None) -> NodeAddress | None:
+    """Return `choose_node_address` for this machine as it is now."""
     route = default_route_interface(_routes("/proc/net/route"))
     route = route or default_route_interface_v6(_routes("/proc/net/ipv6_route"))
-    return choose_node_ip(read_interfaces(), wanted=wanted, vip=vip, default_route=route)
+    return choose_node_address(read_interfaces(), wanted=wanted, vip=vip, default_route=route)
+
+
+def read_node_ip(*, wanted: str | None, vip: str | None) -> str | None:
+    """Return the address alone."""
+    found = read_node_address(wanted=wanted, vip=vip)
+    return None if found is None else found.ip
 
 
 def read_address_problem(*, wanted: str | None, vip: str | None) -> str | None:

@@ -47,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     protocol_max: int = 1
     fuse: bool = False  # A process of its own ends k3s here when the forming lease does.
     blocked: str | None = None  # Why this machine cannot be a server: a port or the VIP is in use.
+    vip_interface: str = ""  # Which would carry the VIP; empty too if kube-vip is to be its own.
 
     @property
     def bounds(self) -> Bounds:
@@ -84,6 +85,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             fuse=self.fuse,
             blocked=self.blocked,
             settings=self.settings,
+            vip_interface=self.vip_interface,
             clock_is_wrong=clock_is_wrong,
         )
 

@@ -139,8 +139,15 @@ def elect(
         ca_hash=first.ca_hash,
         token_commitment=first.token_commitment,
         vip=vip,
+        vip_interface=_shared_interface(members),
         leased=all(c.fuse for c in members),
     )
+
+
+def _shared_interface(members: Sequence[Candidate]) -> str:
+    """Return the interface that would carry the VIP on each of them, or nothing if they differ."""
+    names = {member.vip_interface for member in members}
+    return names.pop() if len(names) == 1 else ""
 
 
 def largest_settings_group(ranked: Sequence[Candidate]) -> str | None:

@@ -62,6 +62,7 @@ class Candidate:
     fuse: bool = False  # A process of its own ends k3s there when the forming lease does.
     blocked: str | None = None  # Why this machine cannot be a server, as it found out itself.
     settings: tuple[tuple[str, str], ...] = ()  # Those that are not the default, for words only.
+    vip_interface: str = ""  # The network interface there that the VIP would be on, if any may be.
     clock_is_wrong: bool = False  # As the asking node sees it: k3s would not be started there.
 
     @property
@@ -92,6 +93,8 @@ class ClusterPlan:
     ca_hash: str  # Of the initialiser's server-ca.crt: joiners hold a full K10 token.
     token_commitment: str
     vip: str | None
+    vip_interface: str = ""
+    """The network interface that carries the VIP on every member; empty if they differ in it."""
     leased: bool = False
     """Whether k3s runs under the forming lease until DONE: every member has a fuse.
 

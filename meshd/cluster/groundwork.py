@@ -298,25 +298,26 @@ class Groundwork:
         assert order.plan is not None
         make_folder(self.paths.manifests, mode=0o700)
         write_whole(self.paths.manifests / "meshd-cluster.yaml", manifests.cluster_mark(order.plan))
-        self._write_kube_vip(order.plan.vip, interface)
+        self._write_kube_vip(order.plan, interface)
 
-    def _write_kube_vip(self, address: str | None, interface: str | None) -> None:
+    def _write_kube_vip(self, plan: ClusterPlan, own: str | None) -> None:
         """Give kube-vip the plan's address and this file's other settings.
 
-        A file that wants no kube-vip has none to give; with a DaemonSet the other servers' do.
+        A file that wants no kube-vip has none to give. A DaemonSet if one interface does for all
+        servers, as the plan says, so that each writes the same; else a static pod for each. k3s
+        deletes nothing because its file is gone, so a server that gave it a DaemonSet stays at it.
         """
-        if address is None or self.settings.kubevip is None:
+        if plan.vip is None or self.settings.kubevip is None:
             return
-        vip = replace(self.settings.kubevip, address=address)
-        interface = vip.interface or interface
-        if not vip.static_pod:
-            content = manifests.kube_vip_daemon_set(vip, interface)
-            write_whole(self.paths.manifests / "meshd-kube-vip.yaml", content)
+        vip = replace(self.settings.kubevip, address=plan.vip)
+        shared = self.paths.manifests / "meshd-kube-vip.yaml"
+        if plan.vip_interface or shared.exists():
+            write_whole(shared, manifests.kube_vip_daemon_set(vip, plan.vip_interface or own))
             return
         pods = self.paths.agent / "pod-manifests"
         make_folder(pods, mode=0o700)
         kubeconfig = str(self.paths.kubeconfig)
-        pod = manifests.kube_vip_static_pod(vip, interface, kubeconfig)
+        pod = manifests.kube_vip_static_pod(vip, vip.interface or own, kubeconfig)
         write_whole(pods / "meshd-kube-vip.yaml", pod)
 
 

@@ -16,6 +16,7 @@ from ledger import NodeId
 from meshd.clock import read_moment
 from meshd.cluster import API_PORT, SERVER_PORTS, K3sCluster, is_here
 from meshd.config import Network, Settings, day_of, judge_expiry
+from meshd.daemon._vip import vip_items
 from meshd.errors import ConfigError
 from meshd.events import Health
 from meshd.listeners import taken_ports
@@ -93,6 +94,9 @@ class Lookout:
             return tuple(items)
         seat = plan.seat_of(self.node) if plan is not None else None
         planned = seat.node_ip if seat is not None else self.cluster.frozen_address()
+        if plan is not None and seat is not None:
+            names = [name for _, name in socket.if_nameindex()]
+            items += vip_items(settings.kubevip, plan, names)
         if planned is not None:
             items += moved_item(planned, _held_addresses())
         else:

@@ -31,6 +31,7 @@ from meshd.daemon._lookout import Lookout, refuse_expired_token, slow_disk_item
 from meshd.daemon._mesh import mesh_of
 from meshd.daemon._telling import Telling
 from meshd.daemon._view import View
+from meshd.daemon._vip import interface_for_vip
 from meshd.errors import MeshdError
 from meshd.events import Event, FactsObserved, Health
 from meshd.identity import (
@@ -44,7 +45,7 @@ from meshd.identity import (
     node_name_of,
     set_aside_if_cloned,
 )
-from meshd.machine import cpu_count, memory_mib, read_node_ip
+from meshd.machine import cpu_count, memory_mib, read_node_address, read_node_ip
 from meshd.metrics import Tally
 from meshd.node import Node
 from meshd.observe import DaemonLog, open_log, shown_at_the_end
@@ -302,10 +303,12 @@ def _build_node(opened: Opened, facts: Facts) -> Node:
 def _read_facts(opened: Opened, addresses: Sequence[str], blocked: str | None) -> Facts:
     """Return what this machine says about itself now."""
     settings, bounds = opened.settings, opened.settings.bounds
+    vip = settings.kubevip.address if settings.kubevip else None
+    found = read_node_address(wanted=settings.interface, vip=vip)
     return Facts(
         name=socket.gethostname(),
         node_name=_node_name(opened.identity),
-        node_ip=_node_ip(settings),
+        node_ip=None if found is None else found.ip,
         addresses=tuple(addresses),
         sealing_key=opened.identity.sealing_key.public_key().public_bytes_raw(),
         memory_mib=memory_mib(),
@@ -321,7 +324,8 @@ def _read_facts(opened: Opened, addresses: Sequence[str], blocked: str | None) -
         ca_hash=opened.secrets.ca_hash,
         token_commitment=opened.secrets.token_commitment,
         fingerprint=opened.fingerprint,
-        vip=settings.kubevip.address if settings.kubevip else None,
+        vip=vip,
+        vip_interface=interface_for_vip(settings.kubevip, found),
         software=f"meshd {__version__}",
         fuse=True,  # Of meshd.holder, beside every k3s that it starts.
         blocked=blocked,

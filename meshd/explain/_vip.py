@@ -82,6 +82,13 @@ def _planned(node: Node) -> tuple[Cause, ...]:
         return (Cause(subject="plan", text=text, fulfilled=False),)
     record, entries = record_of(node, "claim")
     text = f"the decided plan says {plan.vip}"
+    if plan.vip_interface:
+        text += f", on {plan.vip_interface} of each server (kube-vip as a DaemonSet)"
+    elif plan.vip is not None:
+        text += (
+            ", by a static pod of kube-vip on each server: they differ in the interface for it, "
+            "or kubevip.static_pod is set"
+        )
     if plan.vip != node.vip:
         text += ", and that counts, not this node's setting"
     return (Cause(subject="plan", text=text, fulfilled=True, entries=entries, record=record),)

@@ -53,7 +53,7 @@ def generate(*, nodes: int, control_plane: int, k3s: Kind, vip: str) -> str:
             "network_token": encode_token(token),
             "auto": {"ha": {"enable": control_plane > 1, "master_nodes": control_plane - 1}},
         },
-        "kubevip": {"eip": vip, "interface": "eth0"},
+        "kubevip": {"eip": vip},
     }
     if k3s == "servers":
         content["k3s"] = {"args": ["--disable-agent", *_REAL_K3S_ARGS]}

@@ -75,19 +75,25 @@ def route_pods(node: NodePlaces) -> None:
         Path("/proc/sys/net", kind).write_text("1", encoding="ascii")
 
 
+def name_card(node: NodePlaces, name: str) -> None:
+    """Have a machine that is off call its card on the LAN otherwise than eth0, from now on."""
+    _batch(node.namespace, [f"link set {node.card} down", f"link set {node.card} name {name}"])
+    node.card_file.write_text(name, encoding="ascii")
+
+
 def power_on(node: NodePlaces) -> None:
-    """Give eth0 its own address and no other, and bring its port up."""
-    places = node.places
+    """Give the card on the LAN its own address and no other, and bring its port up."""
+    places, card = node.places, node.card
     nodad = " nodad" if places.ipv6 else ""
     _batch(
         node.namespace,
         [
             # Down first: only an interface that comes up gets its link-local address.
-            "link set eth0 down",
-            "addr flush dev eth0",
-            "link set eth0 up",
-            f"addr add {node.address}/{places.prefix_length} dev eth0{nodad}",
-            f"route replace default via {places.gateway} dev eth0",
+            f"link set {card} down",
+            f"addr flush dev {card}",
+            f"link set {card} up",
+            f"addr add {node.address}/{places.prefix_length} dev {card}{nodad}",
+            f"route replace default via {places.gateway} dev {card}",
         ],
     )
     _batch(places.lan, [f"link set {node.name} up"])
@@ -154,19 +160,21 @@ def move(nodes: Iterable[NodePlaces], cut: int) -> None:
 
 
 def addresses(node: NodePlaces) -> tuple[str, ...]:
-    """Return the IP addresses on a node's eth0."""
-    shown = json.loads(run(["ip", "-n", node.namespace, "-j", "addr", "show", "dev", "eth0"]))
+    """Return the IP addresses on a node's card on the LAN."""
+    shown = json.loads(run(["ip", "-n", node.namespace, "-j", "addr", "show", "dev", node.card]))
     return tuple(one["local"] for link in shown for one in link["addr_info"])
 
 
 def change_address(node: NodePlaces, verb: Literal["add", "del"], address: str) -> None:
-    """Add an address with its prefix length to a node's eth0, or delete it."""
-    _batch(node.namespace, [f"addr {verb} {address} dev eth0"])
+    """Add an address with its prefix length to a node's card on the LAN, or delete it."""
+    _batch(node.namespace, [f"addr {verb} {address} dev {node.card}"])
 
 
 def received_bytes(node: NodePlaces) -> int:
-    """Return how many bytes a node's eth0 has received, link headers included."""
-    shown = json.loads(run(["ip", "-n", node.namespace, "-s", "-j", "link", "show", "dev", "eth0"]))
+    """Return how many bytes a node's card on the LAN has received, link headers included."""
+    shown = json.loads(
+        run(["ip", "-n", node.namespace, "-s", "-j", "link", "show", "dev", node.card])
+    )
     return int(shown[0]["stats64"]["rx"]["bytes"])
 
 

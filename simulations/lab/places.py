@@ -140,6 +140,18 @@ class NodePlaces:
         return self.folder / "wall-offset"
 
     @property
+    def card_file(self) -> Path:
+        return self.folder / "card"
+
+    @property
+    def card(self) -> str:
+        """What the machine calls its card on the LAN."""
+        try:
+            return self.card_file.read_text(encoding="ascii")
+        except FileNotFoundError:
+            return "eth0"
+
+    @property
     def log(self) -> Path:
         return self.folder / "log" / "meshd.log"
 

@@ -125,6 +125,7 @@ def facts_of(
         token_commitment=mark[::-1],
         fingerprint=(hardware[:16],),
         vip=vip,
+        vip_interface="eth0",
         fuse=spec.fuse,
     )
 

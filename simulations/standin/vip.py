@@ -51,15 +51,17 @@ async def play_kube_vip(objects: Objects, static_pods: Path, node_name: str) -> 
     """Follow the cluster's DaemonSet, or this node's static pod, for ever."""
     settings: Settings | None = None
     running: asyncio.Task[None] | None = None
+    told = ""
     try:
         while True:
             wanted = await _wanted(objects, static_pods, settings)
             if wanted != settings:
                 await _end(running)
-                settings = wanted
-                running = _started(objects, wanted, node_name)
+                settings, running, told = wanted, None, ""
             elif running is not None and running.done():
                 running.result()  # It never returns: this raises what ended it.
+            if wanted is not None and running is None:  # The pod ends, and is started again.
+                running, told = _started(objects, wanted, node_name, told)
             await asyncio.sleep(POLL_INTERVAL_S)
     finally:
         await _end(running)
@@ -89,7 +91,7 @@ def settings_in(manifest: Fields) -> Settings | None:
 
 async def _wanted(objects: Objects, static_pods: Path, now: Settings | None) -> Settings | None:
     local = (doc for path, _ in manifest_files(static_pods) for doc in documents(path))
-    found = _first_settings(local)
+    found = _first_settings(doc for doc in local if can_mount(doc))
     if found is not None:
         return found
     try:
@@ -99,21 +101,31 @@ async def _wanted(objects: Objects, static_pods: Path, now: Settings | None) -> 
     return _first_settings(stored["items"])
 
 
+def can_mount(pod: Fields) -> bool:
+    """Whether the files that a static pod mounts are there; the kubelet waits until they are."""
+    volumes = [volume.get("hostPath", {}) for volume in pod.get("spec", {}).get("volumes", ())]
+    return all(Path(v["path"]).is_file() for v in volumes if v.get("type") == "File")
+
+
 def _first_settings(manifests: Iterable[Fields]) -> Settings | None:
     return next(filter(None, map(settings_in, manifests)), None)
 
 
 def _started(
-    objects: Objects, wanted: Settings | None, node_name: str
-) -> asyncio.Task[None] | None:
-    if wanted is None:
-        return None
+    objects: Objects, wanted: Settings, node_name: str, told: str
+) -> tuple[asyncio.Task[None] | None, str]:
+    """Start kube-vip; or return why it would end at once, said unless that was `told`."""
     interface = wanted.interface or default_interface()
+    there = [name for _, name in socket.if_nameindex()]
+    if interface in there:
+        candidate = _Candidate(objects, replace(wanted, interface=interface), node_name)
+        return asyncio.ensure_future(candidate.run()), ""
+    problem = f"there is no interface {interface} (vip_interface)"
     if interface is None:
-        log("error", "kube-vip: no vip_interface and no default route to find one by")
-        return None
-    candidate = _Candidate(objects, replace(wanted, interface=interface), node_name)
-    return asyncio.ensure_future(candidate.run())
+        problem = "no vip_interface and no default route to find one by"
+    if problem != told:
+        log("error", f"kube-vip: {problem}")
+    return None, problem
 
 
 async def _end(running: asyncio.Task[None] | None) -> None:

@@ -75,6 +75,7 @@ def plan(*, seats: tuple[NodeId, ...] = (N1, N2, N3)) -> ClusterPlan:
         ca_hash=SECRETS.ca_hash,
         token_commitment=SECRETS.token_commitment,
         vip=VIP,
+        vip_interface="eth7",
     )
 
 

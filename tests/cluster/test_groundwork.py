@@ -24,7 +24,6 @@ from tests.cluster.bench import (
     NAMES,
     SECRETS,
     SETTINGS,
-    VIP,
     groundwork,
     initialiser,
     plan,
@@ -124,38 +123,6 @@ def test_a_manifest_that_the_user_skips_stays_skipped(tmp_path: Path) -> None:
     lay(tmp_path, N1, initialiser())
     lay(tmp_path, N1, initialiser(formed=True))
     assert (manifests / "app.yaml.skip").exists()
-
-
-def test_a_static_pod_is_used_if_asked_for(tmp_path: Path) -> None:
-    assert SETTINGS.kubevip is not None
-    vip = replace(SETTINGS.kubevip, static_pod=True, interface="bond0")
-    lay(tmp_path, N1, initialiser(formed=True), replace(SETTINGS, kubevip=vip))
-    assert not (tmp_path / "data/server/manifests/meshd-kube-vip.yaml").exists()
-    pod = (tmp_path / "data/agent/pod-manifests/meshd-kube-vip.yaml").read_text()
-    assert "value: bond0" in pod
-
-
-@pytest.mark.parametrize("static_pod", [False, True])
-def test_kube_vip_serves_the_plans_address_whatever_the_file_says(
-    tmp_path: Path, *, static_pod: bool
-) -> None:
-    assert SETTINGS.kubevip is not None
-    file = replace(SETTINGS.kubevip, address="10.0.0.60", interface="bond0", static_pod=static_pod)
-    settings = replace(SETTINGS, kubevip=file)
-    lay(tmp_path, N2, server(formed=True), settings)
-    (manifest,) = (tmp_path / "data").rglob("meshd-kube-vip.yaml")
-    text = manifest.read_text()
-    assert (VIP in text, "10.0.0.60" in text, "bond0" in text) == (True, False, True)
-    assert "10.0.0.60" not in (tmp_path / "etc/config.yaml.d/50-meshd.yaml").read_text()
-
-
-def test_without_a_vip_in_the_plan_there_is_no_kube_vip(tmp_path: Path) -> None:
-    order = replace(server(formed=True), plan=replace(plan(), vip=None))
-    assert isinstance(lay(tmp_path, N2, order), Launch)
-    assert list((tmp_path / "data").rglob("meshd-kube-vip.yaml")) == []
-    # Nor from a file that wants none: the other servers' settings are not known here.
-    lay(tmp_path, N2, server(formed=True), replace(SETTINGS, kubevip=None))
-    assert list((tmp_path / "data").rglob("meshd-kube-vip.yaml")) == []
 
 
 @pytest.mark.parametrize(

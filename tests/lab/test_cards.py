@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from simulations.lab import glance, network
 from simulations.lab.laboratory import Laboratory
@@ -175,3 +176,32 @@ def address_seen_from(built: Laboratory, name: str, whose: str) -> str | None:
     """Return the node address of one node as another one's status has it."""
     nodes = statuses(built).get(name, {}).get("nodes", [])
     return next((node["node_ip"] for node in nodes if node["name"] == whose), None)
+
+
+def test_servers_that_call_their_cards_differently_each_serve_the_virtual_address(
+    bench: Bench,
+) -> None:
+    built = bench.up(nodes=3, boots=False)
+    n1, n2, n3 = built.nodes()
+    for node, card in ((n1, "eth0"), (n2, "ens18"), (n3, "eth9")):
+        if card != node.card:
+            network.name_card(node, card)
+        built.start(node.name)
+    bench.wait_until_complete(built)
+    # One DaemonSet would name one interface for all; each has a static pod with its own instead.
+    for node in (n1, n2, n3):
+        assert not list(node.k3s_folder.glob("server/manifests/meshd-kube-vip.yaml"))
+        pod = yaml.safe_load(
+            (node.k3s_folder / "agent/pod-manifests/meshd-kube-vip.yaml").read_text()
+        )
+        (container,) = pod["spec"]["containers"]
+        assert {"name": "vip_interface", "value": node.card} in container["env"]
+    # It moves to another one when its holder is gone, whatever the card is called there.
+    (holder,) = [one.name for one in glance.look(built) if one.has_vip]
+    built.kill(holder)
+    bench.wait_until("another to hold it", lambda: any(
+        one.has_vip for one in glance.look(built) if one.name != holder
+    ))  # fmt: skip
+    built.start(holder)
+    bench.wait_until_complete(built)
+    assert len(bench.clusters()) == 1

@@ -54,6 +54,18 @@ def test_a_machine_that_says_that_it_is_blocked_gets_no_seat_and_its_words_are_k
     assert why in waits.reason
 
 
+def test_the_members_interface_for_the_virtual_address_is_the_plans_if_they_agree() -> None:
+    named = [replace(one, vip_interface="eth0") for one in four()]
+    odd = replace(named[3], vip_interface="ens18", memory_mib=1)  # Gets no seat.
+    plan = elected([*named[:3], odd])
+    assert isinstance(plan, ClusterPlan)
+    assert plan.vip_interface == "eth0"
+    for other in ("ens18", ""):
+        plan = elected([*named[:2], replace(named[2], vip_interface=other)])
+        assert isinstance(plan, ClusterPlan)
+        assert plan.vip_interface == ""
+
+
 def elected(
     candidates: list[Candidate], failed_before: frozenset[NodeId] = frozenset()
 ) -> ClusterPlan | NotYet:

@@ -8,8 +8,9 @@ import pytest
 
 from meshd.machine import (
     Interface,
+    NodeAddress,
     address_problem,
-    choose_node_ip,
+    choose_node_address,
     default_route_interface,
     default_route_interface_v6,
 )
@@ -21,31 +22,38 @@ STORAGE = Interface(name="eth1", addresses=(ip_interface("192.168.7.1/24"),))
 @pytest.mark.parametrize(
     ("wanted", "vip", "default_route", "expected"),
     [
-        (None, None, None, "10.0.0.11"),
-        (None, None, "eth1", "192.168.7.1"),
-        (None, "10.0.0.50", "eth1", "10.0.0.11"),
-        (None, "fd00::50", "eth1", "fd00::11"),
-        ("eth1", "10.0.0.50", "eth0", "192.168.7.1"),
+        (None, None, None, ("eth0", "10.0.0.11")),
+        (None, None, "eth1", ("eth1", "192.168.7.1")),
+        (None, "10.0.0.50", "eth1", ("eth0", "10.0.0.11")),
+        (None, "fd00::50", "eth1", ("eth0", "fd00::11")),
+        ("eth1", "10.0.0.50", "eth0", ("eth1", "192.168.7.1")),
         ("eth9", None, "eth0", None),
     ],
 )
 def test_the_named_interface_then_the_vips_subnet_then_the_default_route(
-    wanted: str | None, vip: str | None, default_route: str | None, expected: str | None
+    wanted: str | None,
+    vip: str | None,
+    default_route: str | None,
+    expected: tuple[str, str] | None,
 ) -> None:
-    chosen = choose_node_ip([LAN, STORAGE], wanted=wanted, vip=vip, default_route=default_route)
-    assert chosen == expected
+    chosen = choose_node_address(
+        [LAN, STORAGE], wanted=wanted, vip=vip, default_route=default_route
+    )
+    assert chosen == (expected and NodeAddress(interface=expected[0], ip=expected[1]))
 
 
 def test_the_vip_itself_is_never_the_node_address() -> None:
     holder = Interface(
         name="eth0", addresses=(ip_interface("10.0.0.50/32"), ip_interface("10.0.0.11/24"))
     )
-    assert choose_node_ip([holder], wanted=None, vip="10.0.0.50", default_route=None) == "10.0.0.11"
+    chosen = choose_node_address([holder], wanted=None, vip="10.0.0.50", default_route=None)
+    assert chosen == NodeAddress(interface="eth0", ip="10.0.0.11")
 
 
 def test_an_ipv6_only_machine_has_a_node_address() -> None:
     only = Interface(name="eth0", addresses=(ip_interface("fd00::11/64"),))
-    assert choose_node_ip([only], wanted=None, vip=None, default_route=None) == "fd00::11"
+    chosen = choose_node_address([only], wanted=None, vip=None, default_route=None)
+    assert chosen == NodeAddress(interface="eth0", ip="fd00::11")
 
 
 def test_the_default_route_with_the_lowest_metric_counts() -> None:

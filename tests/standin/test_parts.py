@@ -153,6 +153,16 @@ def test_kube_vip_is_recognised_by_its_environment() -> None:
     assert vip.settings_in(vip_manifest({"address": ""})) is None
 
 
+def test_a_static_pod_waits_for_the_files_that_it_mounts(tmp_path: Path) -> None:
+    file = tmp_path / "k3s.yaml"
+    volume = {"name": "kubeconfig", "hostPath": {"path": str(file), "type": "File"}}
+    pod = {"kind": "Pod", "spec": {"volumes": [volume, {"name": "x", "emptyDir": {}}]}}
+    assert not vip.can_mount(pod)
+    file.write_text("")
+    assert vip.can_mount(pod)
+    assert vip.can_mount({"kind": "Pod", "spec": {}})
+
+
 def test_an_announcement_is_an_arp_request_about_itself() -> None:
     frame = vip.arp_announcement(bytes.fromhex("020000000001"), bytes([10, 99, 0, 100]))
     assert frame.hex() == (
