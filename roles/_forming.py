@@ -104,13 +104,14 @@ class Forming:
 
     def may_abandon(self, *, stopped: bool, now: Instant) -> bool:
         """Whether this node may vote to abandon the started plan (R5, R6, R7)."""
-        if self._plan.initialiser == self._me:
-            return self._memory.gave_up is not None and stopped
-        return now > self._voter.abandon_from
+        mine = self._plan.initialiser == self._me
+        if mine and (self._memory.gave_up is None or not stopped):
+            return False
+        return now > self._voter.abandon_from  # X too: its members may hold shares of its answers.
 
     @property
     def abandon_from(self) -> Instant:
-        """When `may_abandon` becomes true on another node than the initialiser."""
+        """From when on `may_abandon` can be true; on x, once its k3s is down besides."""
         return self._voter.abandon_from
 
     def deadline(self, around: Around) -> Instant:

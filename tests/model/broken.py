@@ -65,6 +65,13 @@ def _abandons_itself_running(self: Forming, *, stopped: bool, now: Instant) -> b
     return mine or _honest_may_abandon(self, stopped=stopped, now=now)
 
 
+def _ends_itself_at_once(self: Forming, *, stopped: bool, now: Instant) -> bool:
+    """R9 taken out: x does not wait for the shares that rest on its own answers."""
+    if self._plan.initialiser == self._me:
+        return self._memory.gave_up is not None and stopped
+    return _honest_may_abandon(self, stopped=stopped, now=now)
+
+
 def _any_reading(self: Evidence, _plan: ClusterPlan) -> K3sReading | None:
     """What k3s says is taken for the current plan's, whosever it is."""
     return self.reading
@@ -102,6 +109,7 @@ BROKEN = {
             _without(
                 "r7-abandons-itself-running", (Forming, "may_abandon", _abandons_itself_running)
             ),
+            _without("r9-ends-itself-at-once", (Forming, "may_abandon", _ends_itself_at_once)),
             _without(
                 "r8-done-with-too-few",
                 (_evidence, "done_voters_min", lambda _size: 1),

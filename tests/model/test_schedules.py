@@ -7,6 +7,8 @@ the moment of a renewal. Machine 0 is the initialiser x; P is machine 1, W is ma
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from tests.model.stage import (
@@ -96,11 +98,25 @@ DAEMON_DEAD = Play(
     acts=[(16.0, kill_daemon(X, 150.0))],
 )
 
+X_IN_BOTH_QUORUMS = Play(
+    nodes=5,
+    quorum=3,
+    control_plane=3,
+    ready=(0, 1),
+    acts=[
+        *((0.0, cut(*pair)) for pair in product((0, 1, 4), (2, 3))),
+        # X gives up after 180 s; its member must not hear of it, and keeps its share.
+        *((175.0, mend(0, other)) for other in (2, 3)),
+        *((175.0, cut(*pair)) for pair in product((0,), (1, 4))),
+    ],
+)
+
 OVERLAPS = {
     "voter restart": (VOTER_RESTARTS, "r5-restart-forgets-answers", 260.0),
     "mute": (ANSWERS_AFTER_ABANDON, "r6-not-mute", 300.0),
     "delayed answer": (DELAYED_ANSWERS, "r3-counted-from-receipt", 320.0),
     "joined member cut off": (MEMBER_CUT_OFF, "r1-members-without-lease", 300.0),
+    "x in both quorums": (X_IN_BOTH_QUORUMS, "r9-ends-itself-at-once", 420.0),
     "daemon dead with k3s alive": (DAEMON_DEAD, "r4-no-fuse", 200.0),
 }
 

@@ -45,6 +45,17 @@ def pass_time(table: Table, seconds: float, *, silent: Sequence[int] = ()) -> No
             table.deliver()
 
 
+def run_split(table: Table, seconds: float, apart: Sequence[int]) -> None:
+    """Let time pass; what crosses the line between `apart` and the others is lost."""
+    end = table.now + seconds
+    while table.now < end:
+        table.wait(min(0.5, end - table.now))
+        for _ in range(8):
+            whole = [p for p in table.posted if (p.sender in apart) == (p.to in apart)]
+            table.posted = whole
+            table.deliver()
+
+
 def stop_k3s(table: Table, *numbers: int) -> None:
     """Let the shell say that k3s of the present plan is down."""
     for number in numbers:

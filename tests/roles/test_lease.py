@@ -14,6 +14,7 @@ from tests.roles.leases import (
     messages,
     part,
     pass_time,
+    run_split,
     state,
     stop_k3s,
 )
@@ -254,3 +255,27 @@ def test_only_the_initialiser_speaks_for_itself() -> None:
     give(table, 2, 3, forged.frame)
     assert table.rejected == [(3, "speaks for the initialiser and is not it")]
     assert not lease(table, 3).released
+
+
+def test_the_initialiser_votes_for_its_own_end_90_s_after_it_last_let_itself_run() -> None:
+    # X renews through the members, then meets the two others: it is in both quorums, alone.
+    table = leased(Bounds.bounded(control_plane=3, nodes_max=5), size=5)
+    members, others = (2, 3), (4, 5)
+    part(table, *others)
+    run_split(table, 95.0, others)
+    plan = state(table, 1).plan
+    assert plan is not None
+    assert [seat.node for seat in plan.seats] == [signer_of(n).node_id for n in (1, 2, 3)]
+    reading = K3sReading(cluster_id=plan.cluster_id, exits=5, stopped=(plan.cluster_id,))
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    assert lease(table, 1).gave_up is not None
+    part(table, *members)
+    gave_up_at = table.now
+    while state(table, 4).generation == 1 and table.now < gave_up_at + 200.0:
+        run_split(table, 0.5, members)
+    assert state(table, 4).generation == 2
+    assert [state(table, n).stop for n in members] == [False, False]  # They know of nothing.
+    for member in members:
+        until = state(table, member).lease_until
+        assert until is not None
+        assert until + 10.0 < table.now  # The fuse needs up to 10 s.
