@@ -90,7 +90,7 @@ class Forming:
         if self.is_over:
             return False
         over = self._member is not None and self._member.over
-        return over or self._memory.gave_up is not None
+        return over or self._memory.said_down or self._memory.gave_up is not None
 
     @property
     def holds(self) -> bool:
@@ -220,4 +220,4 @@ class Forming:
                 self._me, self._paper, self._memory, self._voter, now=now, brief=self._brief
             )
         else:
-            self._member = MemberPart(self._me, self._paper, now)
+            self._member = MemberPart(self._me, self._paper, self._memory, now)

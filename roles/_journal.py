@@ -5,6 +5,7 @@
 | `promise/<generation>/<slot>`, `accept/<generation>/<slot>` | its newest Promise and Accepted |
 | `ballot/<generation>`, `intent/<generation>` | its newest Prepare, and its Intent |
 | `gave-up/<generation>` | it was the initialiser, and never starts k3s in that generation again |
+| `down/<generation>` | it was a member, and told its initialiser that its k3s is down, for good |
 | `decided/<generation>/<slot>`, `proof/<node>` | a decision's record; who signed two values |
 | `doubt` | in words, how it turned out that rows are missing; ends voting whatever it says |
 
@@ -24,6 +25,7 @@ from roles._messages import (
     Authentic,
     BadMessage,
     Ballot,
+    Down,
     GaveUp,
     Intent,
     Message,
@@ -50,6 +52,7 @@ class Memory:
     decided: dict[Slot, Decision] = field(default_factory=dict)
     intent: bytes | None = None  # Hash of the CLAIM this node means to start.
     gave_up: str | None = None  # Why this node, the initialiser, gave the generation up.
+    said_down: bool = False  # This node, a member, told the initialiser that its k3s is down.
     own_round: int = 0  # The highest this node ever proposed with.
 
     @property
@@ -173,14 +176,19 @@ def row_key(message: Message) -> str | None:
             return f"promise/{generation}/{message.slot}"
         case Accepted():
             return f"accept/{generation}/{message.slot}"
-        case Prepare():
-            return f"ballot/{generation}"
-        case Intent():
-            return f"intent/{generation}"
-        case GaveUp():
-            return f"gave-up/{generation}"
+        case Prepare() | Intent() | GaveUp() | Down():
+            return f"{_ONCE[type(message)]}/{generation}"
         case _:
             return None
+
+
+_ONCE: dict[type[Message], str] = {
+    Prepare: "ballot",
+    Intent: "intent",
+    GaveUp: "gave-up",
+    Down: "down",
+}
+"""What the rows are called of which a generation has at most one."""
 
 
 def read_journal(rows: Iterable[Row], *, me: NodeId, network_id: str) -> Journal:
@@ -243,5 +251,7 @@ def _remember(memory: Memory, found: Authentic) -> None:
             memory.intent = message.value_hash
         case GaveUp():
             memory.gave_up = message.reason
+        case Down():
+            memory.said_down = True
         case _:
             raise AssertionError(f"{row_key(message)} is the key of no row")

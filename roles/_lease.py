@@ -1,6 +1,6 @@
 """The forming lease, on voters and on members: until DONE k3s runs only while a quorum lets it.
 
-The rules R1 to R9 and the arithmetic behind the figures are in docs/genesis.md. All instants are
+The rules R1 to R10 and the arithmetic behind the figures are in docs/genesis.md. All instants are
 CLOCK_BOOTTIME of one machine; no instant of one machine is ever compared with another's.
 Invariant: a voter that votes to abandon has not answered the initialiser for `ABANDON_AFTER_S`, and
 never answers it afterwards.
@@ -15,6 +15,7 @@ from typing import Any
 
 from ledger import Instant, NodeId, Signer
 from roles._hearing import Hearing
+from roles._journal import Memory, row_of
 from roles._messages import (
     Ask,
     Authentic,
@@ -27,7 +28,7 @@ from roles._messages import (
     Renewed,
     seal,
 )
-from roles._state import Effect, SendTo
+from roles._state import Effect, Record, SendTo
 from roles._types import ClusterPlan
 
 RENEW_EVERY_S = 10.0
@@ -170,16 +171,19 @@ class VoterPart:
 
 
 class MemberPart:
-    """A plan member's share of the lease (R1): asked for, and counted from when it was asked."""
+    """A plan member's share of the lease (R1): asked for, and counted from when it was asked.
 
-    def __init__(self, me: NodeId, paper: Paper, now: Instant) -> None:
+    Once it said `Down` it keeps k3s down in every later life too: the initialiser counts on that.
+    """
+
+    def __init__(self, me: NodeId, paper: Paper, memory: Memory, now: Instant) -> None:
         self._me = me
         self._paper = paper
+        self._memory = memory
         self._asked = Asked()
         self._next_at = now
         self.until = NO_LEASE
-        self.over = False  # The initialiser gave up: k3s is to be stopped, for good.
-        self._said_down = False
+        self.over = memory.said_down  # The initialiser gave up: k3s is to be stopped, for good.
 
     @property
     def deadline(self) -> Instant:
@@ -188,18 +192,26 @@ class MemberPart:
 
     def advance(self, around: Around, now: Instant) -> list[Effect]:
         """Ask, or say that k3s is down, if it is time."""
-        if self.over and around.stopped and not self._said_down:
-            self._said_down, self._next_at = True, now
+        if self.over and around.stopped and not self._memory.said_down:
+            self._next_at = now
         if now < self._next_at:
             return []
         if self.over:
-            self._next_at = Instant(now + (RENEW_EVERY_S if around.stopped else RETRY_EVERY_S))
-            down = self._paper.write(Down, self._paper.draw_nonce())
-            return [SendTo(self._paper.plan.initialiser, down.frame)] if around.stopped else []
+            return self._say_down(around, now)
         self._next_at = Instant(now + RETRY_EVERY_S)
         nonce = self._paper.draw_nonce()
         self._asked.note(nonce, now)
         return [SendTo(self._paper.plan.initialiser, self._paper.write(Ask, nonce).frame)]
+
+    def _say_down(self, around: Around, now: Instant) -> list[Effect]:
+        if not around.stopped:
+            self._next_at = Instant(now + RETRY_EVERY_S)
+            return []
+        self._next_at = Instant(now + RENEW_EVERY_S)
+        down = self._paper.write(Down, self._paper.draw_nonce())
+        durable: list[Effect] = [] if self._memory.said_down else [Record((row_of(down),))]
+        self._memory.said_down = True
+        return [*durable, SendTo(self._paper.plan.initialiser, down.frame)]
 
     def granted(self, answer: Lease, now: Instant) -> None:
         """Take the initialiser's answer to a question of this life."""

@@ -97,14 +97,14 @@ class K3s:
     # What the daemon asks for.
 
     def apply(self, order: ClusterOrder) -> None:
-        """Take an order: first end what is to end, then start what may start."""
+        """Take an order, and forget those before: first end what is to end, then start."""
         if order.seat == "none" and self.running and self.mark not in order.abandoned:
             return
         self.order = order
         plan = order.plan
         if plan is not None and order.stop:
             self._stops.add(plan.cluster_id)
-        elif plan is not None and order.formed:
+        elif plan is not None:
             self._stops.discard(plan.cluster_id)
         self._set_fuse(order)
         if order.hold is not None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ledger import Instant, NodeId
-from roles import ClusterPlan, K3sReading, _evidence, _records
+from roles import ClusterPlan, K3sReading, _evidence, _journal, _records
 from roles._attempt import Attempt
 from roles._evidence import Evidence
 from roles._forming import Forming
+from roles._journal import Memory
 from roles._lease import Around, Paper, VoterPart
-from roles._messages import Renewed
+from roles._messages import Authentic, Down, Renewed
 from roles._standpoint import Standpoint
 from roles._tenure import Tenure
 from simulations.model.machine import Strategy
@@ -72,6 +73,12 @@ def _ends_itself_at_once(self: Forming, *, stopped: bool, now: Instant) -> bool:
     return _honest_may_abandon(self, stopped=stopped, now=now)
 
 
+def _remember_no_down(memory: Memory, found: Authentic) -> None:
+    """R10 taken out: a restart knows nothing of the word that k3s is down."""
+    if not isinstance(found.message, Down):
+        _honest_remember(memory, found)
+
+
 def _any_reading(self: Evidence, _plan: ClusterPlan) -> K3sReading | None:
     """What k3s says is taken for the current plan's, whosever it is."""
     return self.reading
@@ -79,6 +86,7 @@ def _any_reading(self: Evidence, _plan: ClusterPlan) -> K3sReading | None:
 
 _honest_property = Forming.lease_until
 _honest_may_abandon = Forming.may_abandon
+_honest_remember = _journal._remember
 _honest_voter = VoterPart.__init__
 
 
@@ -110,6 +118,7 @@ BROKEN = {
                 "r7-abandons-itself-running", (Forming, "may_abandon", _abandons_itself_running)
             ),
             _without("r9-ends-itself-at-once", (Forming, "may_abandon", _ends_itself_at_once)),
+            _without("r10-restart-forgets-down", (_journal, "_remember", _remember_no_down)),
             _without(
                 "r8-done-with-too-few",
                 (_evidence, "done_voters_min", lambda _size: 1),

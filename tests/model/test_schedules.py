@@ -111,11 +111,34 @@ X_IN_BOTH_QUORUMS = Play(
     ],
 )
 
+
+def late_release(source: int, target: int, kind: str, _at_s: float) -> float | None:
+    """X's word that nothing runs any more is slow, and the others wait for it."""
+    return 25.0 if kind == "released" and source == X and target in (1, 3) else None
+
+
+DOWN_AND_RESTARTED = Play(
+    nodes=4,
+    quorum=3,
+    control_plane=3,
+    ready=(0, 1),
+    frames=late_release,
+    acts=[
+        # So that the third never joins: x gives up after 180 s, and the others say that they are
+        # down. Then the daemon of a member dies and comes back to a node that hears nobody.
+        *((0.0, cut(2, other)) for other in (0, 1)),
+        (185.0, mend(2, 0)),
+        (192.0, kill_daemon(P, 1.0)),
+        *((192.0, cut(P, other)) for other in (0, 2, 3)),
+    ],
+)
+
 OVERLAPS = {
     "voter restart": (VOTER_RESTARTS, "r5-restart-forgets-answers", 260.0),
     "mute": (ANSWERS_AFTER_ABANDON, "r6-not-mute", 300.0),
     "delayed answer": (DELAYED_ANSWERS, "r3-counted-from-receipt", 320.0),
     "joined member cut off": (MEMBER_CUT_OFF, "r1-members-without-lease", 300.0),
+    "down and restarted": (DOWN_AND_RESTARTED, "r10-restart-forgets-down", 420.0),
     "x in both quorums": (X_IN_BOTH_QUORUMS, "r9-ends-itself-at-once", 420.0),
     "daemon dead with k3s alive": (DAEMON_DEAD, "r4-no-fuse", 200.0),
 }

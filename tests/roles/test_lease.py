@@ -279,3 +279,28 @@ def test_the_initialiser_votes_for_its_own_end_90_s_after_it_last_let_itself_run
         until = state(table, member).lease_until
         assert until is not None
         assert until + 10.0 < table.now  # The fuse needs up to 10 s.
+
+
+def test_a_member_that_said_its_k3s_is_down_keeps_to_it_after_a_restart() -> None:
+    table = leased(ALL_OF_THREE)
+    pass_time(table, 3.5)
+    plan = state(table, 1).plan
+    assert plan is not None
+    share = state(table, 2).lease_until
+    assert share is not None
+    reading = K3sReading(cluster_id=plan.cluster_id, exits=5)
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    pass_time(table, 11.0)
+    assert state(table, 2).stop
+    assert "down/1" not in table.disks[2]  # Ordered to stop, and not down yet.
+    stop_k3s(table, 2)
+    said = [line for line in table.transcript if line.startswith("n2 ")]
+    word = said.index("n2 tells n1: Down of generation 1")
+    assert said[word - 1] == "n2 records down/1"
+    table.seat(2, fuse=True)
+    assert share - table.now > 30.0  # Its old share would let k3s start.
+    assert state(table, 2).stop  # From the first moment on, whoever it hears.
+    assert state(table, 2).lease_until == 0.0
+    part(table, 2)
+    pass_time(table, 5.0, silent=[2])
+    assert state(table, 2).stop
