@@ -38,6 +38,7 @@ class Readable(Protocol):
     def ledger_rows(self, *, author: str | None, prefix: str | None) -> list[dict[str, object]]: ...
     def history_rows(self, *, after: int) -> list[dict[str, object]]: ...
     async def history_grew(self, *, after: int) -> None: ...
+    def kubeconfig_sources(self, recipients: Sequence[str]) -> dict[str, object]: ...
     def metrics(self) -> bytes: ...
     def unready_reason(self) -> str | None: ...
     def stalled_reason(self) -> str | None: ...
@@ -69,6 +70,10 @@ def build_app(readable: Readable) -> Starlette:
             return StreamingResponse(stream, media_type="text/event-stream")
         return _object("Events", events=readable.history_rows(after=int(after)))
 
+    async def kubeconfig(request: Request) -> Response:
+        recipients = request.query_params.get("recipients", "").split(",")
+        return _object("KubeconfigSources", **readable.kubeconfig_sources(recipients))
+
     async def metrics(_: Request) -> Response:
         return Response(readable.metrics(), headers={"content-type": METRICS_TYPE})
 
@@ -79,6 +84,7 @@ def build_app(readable: Readable) -> Starlette:
             Route("/v1/ledger", ledger),
             Route("/v1/ledger/get", ledger_get),
             Route("/v1/events", events),
+            Route("/v1/kubeconfig", kubeconfig),
             Route("/metrics", metrics),
             Route("/livez", _probe(readable.stalled_reason)),
             Route("/readyz", _probe(readable.unready_reason)),

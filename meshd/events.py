@@ -80,6 +80,19 @@ class FactsObserved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdminAccess:
+    """What a server can hand out to administrators, and to whom.
+
+    Args:
+        digest: of the administrator's kubeconfig that lies on this server's disk; 16 bytes.
+        admins: (`age1…`, the 32 bytes of that X25519 key) of `p2p.meshd.admins`, in its order.
+    """
+
+    digest: bytes
+    admins: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class K3sObserved:
     """What was read from k3s itself on this node (never inferred from what it was told to do).
 
@@ -92,6 +105,7 @@ class K3sObserved:
         exits: how often k3s of the ordered cluster ended by itself in this boot; ends that the
             fuse or an order caused do not count.
         lease_until: the deadline that the fuse holds for the ordered cluster; None without a fuse.
+        admin: what is to be sealed for administrators; None on a worker, and while there is none.
         lost_database: this server's database is gone, and etcd lists its old member still.
         stopped: cluster ids with an order to `stop`, or to be set aside, that is carried out: no
             process of that cluster's k3s is left on this node (the whole cgroup is gone), and
@@ -106,6 +120,7 @@ class K3sObserved:
     voters: tuple[str, ...] = ()
     kube_system_uid: str | None = None
     nodes_ready: int | None = None
+    admin: AdminAccess | None = None
     vip_holder: str | None = None
     vip_answers: bool = False
     cluster_id: str = ""
@@ -204,9 +219,11 @@ class Learn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal:
-    """Seal the named secret (`server-token`, `agent-token`) to `recipient`'s X25519 key.
+    """Seal the named secret to `recipient`'s X25519 key.
 
-    Answered by `SecretSealed`. The core itself never holds a secret.
+    `server-token` and `agent-token` go to nodes; `kubeconfig` goes to administrators, who are named
+    by their `age1…` in place of a node id. Answered by `SecretSealed`. The core itself never holds
+    a secret.
     """
 
     recipient: NodeId

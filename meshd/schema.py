@@ -20,6 +20,13 @@ PathKind = Literal["self", "direct", "relay"]
 LinkState = Literal["alive", "suspect", "failed", "left"]
 
 
+ADMIN_KUBECONFIG = "kubeconfig"
+"""Name of the secret that is sealed to administrators: `sealed/<age1…>/kubeconfig`."""
+
+ADMIN_DIGEST_BYTES = 16
+"""Before its ciphertext: a digest of what was sealed, to see whether that changed."""
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """`node/<id>/facts`: what a node says about itself. Rewritten only when it changes."""
 

@@ -11,11 +11,19 @@ import os
 from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
+def write_whole(
+    path: Path, content: bytes, *, mode: int = 0o600, owner: tuple[int, int] | None = None
+) -> bool:
     """Make `path` hold `content`; return whether it had to be written.
 
     The folder must exist. The temporary file is hidden and does not end like `path`, so that k3s,
     which reads every `*.yaml` of some folders, never reads one half written.
+
+    Args:
+        path: the file.
+        content: what it shall hold.
+        mode: its permissions, whatever the umask.
+        owner: its user and group; None leaves those of whoever runs this.
 
     Raises:
         OSError: the file cannot be read or written.
@@ -26,7 +34,9 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # Whatever the umask.
+        if owner is not None:
+            os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
         file.write(content)
         file.flush()
         os.fsync(descriptor)

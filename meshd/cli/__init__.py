@@ -18,6 +18,7 @@ INTERRUPTED = 130
 
 # verb: (module below meshd.cli, name of its click command, one line of help).
 VERBS = {
+    "admin-key": ("admin_key", "admin_key", "Make keys of administrators."),
     "completion": ("completion", "completion", "Print a script that completes words in a shell."),
     "config": ("config", "config", "Check and show the configuration."),
     "daemon": ("daemon", "daemon", "Run the daemon in the foreground."),
@@ -25,6 +26,7 @@ VERBS = {
     "events": ("events", "events", "Show what happened, with causes."),
     "explain": ("explain", "explain", "Say why: roles, genesis, error codes."),
     "k3s-gate": ("k3s_gate", "k3s_gate", "Say whether k3s may start on this node now."),
+    "kubeconfig": ("kubeconfig", "kubeconfig", "Give out an administrator's kubeconfig."),
     "ledger": ("ledger", "ledger", "Read the replicated ledger."),
     "status": ("status", "status", "Show the cluster as this node sees it."),
     "token": ("token", "token", "Make and inspect tokens."),

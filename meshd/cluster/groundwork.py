@@ -41,11 +41,11 @@ from meshd.cluster.plan import (
     launch,
     to_join,
 )
-from meshd.cluster.sealing import unseal
 from meshd.cluster.secrets import CandidateSecrets, commitment_of
 from meshd.cluster.versions import unfit
 from meshd.config.schema import Settings
 from meshd.events import ClusterOrder
+from meshd.sealing import unseal
 from meshd.whole_file import make_folder, write_whole
 from roles import ClusterPlan
 

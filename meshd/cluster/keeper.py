@@ -22,19 +22,21 @@ from meshd.cluster import gate, kubevip
 from meshd.cluster.course import Course
 from meshd.cluster.ending import GIVEN_UP, Ending, refused
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
+from meshd.cluster.handout import Handout
 from meshd.cluster.hostinit import HostInit, OwnProcess
 from meshd.cluster.k3s import ServerReading
 from meshd.cluster.mark import Mark, read_disk
 from meshd.cluster.observation import Seen, observed
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch, runs_agent
-from meshd.cluster.sealing import seal
 from meshd.cluster.secrets import CandidateSecrets
 from meshd.cluster.watch import Watch
 from meshd.config.schema import KubeVip, Settings
 from meshd.errors import MeshdError
 from meshd.events import ClusterOrder, K3sObserved, Seal, SecretSealed
 from meshd.ports import EventSink
+from meshd.schema import ADMIN_KUBECONFIG
+from meshd.sealing import seal
 
 FAST_S = 0.3
 SETTLING_S = 1.0
@@ -98,6 +100,7 @@ class K3sCluster:
             secrets=secrets,
             sealing_key=sealing_key,
         )
+        self.handout = Handout(settings, self._paths)
         self._order = _NOTHING
         self._ordered = trio.Event()
         self._tokens: Tokens | None = None
@@ -146,6 +149,8 @@ class K3sCluster:
             MeshdError: this node does not hold that secret of the planned cluster, or the
                 recipient's key is none.
         """
+        if request.name == ADMIN_KUBECONFIG:
+            return await trio.to_thread.run_sync(self.handout.seal, request)
         secret = self._secret(request.name)
         if secret is None:
             raise MeshdError(
@@ -281,7 +286,7 @@ class K3sCluster:
             for name in order.remove:
                 await self._watch.remove_node(name)
             self._course.is_well(self._clock().at)
-        return said
+        return replace(said, admin=self.handout.access(order, said.state))
 
     def _pause_s(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> float:
         if isinstance(ground, Obstacle):

@@ -52,7 +52,7 @@ def encode(prefix: str, content: bytes) -> str:
     Raises:
         ValueError: `content` is longer than the code protects.
     """
-    values = _to_fives(content)
+    values = to_fives(content)
     if _start_length(prefix) + len(values) + CHECKSUM_CHARACTERS > CODE_CHARACTERS_MAX:
         raise ValueError(f"{len(content)} bytes do not fit into {CODE_CHARACTERS_MAX} characters")
     rest = polymod([*values, *[0] * CHECKSUM_CHARACTERS], _start(prefix)) ^ _TARGET
@@ -77,7 +77,7 @@ def decode(prefix: str, text: str) -> bytes | Mistake:
     syndrome = polymod(values, _start(prefix)) ^ _TARGET
     if strange or syndrome:
         return _locate(_start(prefix), values, strange, syndrome, begin + 1)
-    content = _from_fives(values[:-CHECKSUM_CHARACTERS])
+    content = from_fives(values[:-CHECKSUM_CHARACTERS])
     if content is None:
         return Mistake(place=len(text), what="the last bits are not padding")
     return content
@@ -155,7 +155,7 @@ def _start_length(prefix: str) -> int:
     return 2 * len(prefix) + 1
 
 
-def _to_fives(content: bytes) -> list[int]:
+def to_fives(content: bytes) -> list[int]:
     """Return `content` in groups of 5 bits, padded with zero bits."""
     padding = -len(content) * 8 % 5
     number = int.from_bytes(content, "big") << padding
@@ -163,7 +163,7 @@ def _to_fives(content: bytes) -> list[int]:
     return [number >> 5 * (count - 1 - index) & 31 for index in range(count)]
 
 
-def _from_fives(values: Sequence[int]) -> bytes | None:
+def from_fives(values: Sequence[int]) -> bytes | None:
     """Return the bytes of 5-bit groups, or None if what is left over is not fewer than 5 zeros."""
     number = 0
     for value in values:

@@ -183,6 +183,13 @@ ADMISSION = Key(
     about="Who may join: this version admits whoever has the token, and refuses other values.",
     default="token",
 )
+ADMINS = Key(
+    path="p2p.meshd.admins",
+    read=values.list_of(values.admin),
+    about="Public keys (`age1…`) of people who get the cluster's kubeconfig on any node, sealed to "
+    "them: `meshd kubeconfig --key FILE`.",
+    default=[],
+)
 SCHEMA = Key(
     path="p2p.meshd.schema",
     read=values.count(1, 1),
@@ -312,12 +319,6 @@ _NOT_YET: tuple[Key[object], ...] = (
         about="Machines that may join.",
     ),
     Key(
-        path="p2p.meshd.admins",
-        read=values.list_of(values.text),
-        idle=_LATER,
-        about="Who may change the network.",
-    ),
-    Key(
         path="p2p.meshd.repair_after",
         read=values.duration_s,
         idle=_LATER,
@@ -331,7 +332,7 @@ ALL: dict[str, Key[object]] = {
         *(NETWORK_TOKEN, NETWORK_ID, ROLE, MINIMUM_NODES, DISABLE_DHT, LOGLEVEL, DNS),
         *(DYNAMIC_ROLES, VPN_CREATE, VPN_USE, VPN_ENV, AUTO_ENABLE, HA_ENABLE, MASTER_NODES),
         *(EXTERNAL_DB, NODES_MAX, SEEDS, LISTEN, DISCOVERY, INTERFACE, LABELS, LOG_LEVEL),
-        *(ADMISSION, SCHEMA, *_NOT_YET, *kubevip_keys.EVERY, *K3S.all, *K3S_AGENT.all),
+        *(ADMISSION, ADMINS, SCHEMA, *_NOT_YET, *kubevip_keys.EVERY, *K3S.all, *K3S_AGENT.all),
     )
 }
 """Every key by its path."""

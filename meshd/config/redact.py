@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+from meshd.config.age import looks_private
 from meshd.config.check import Checked
 from meshd.config.keys import ALL, SECTIONS
 from meshd.config.schema import BUILT_IN, Origin, Settings
@@ -73,5 +74,7 @@ def _redacted(path: str, tree: Tree) -> Tree:
         return replace(tree, items=tuple(_redacted(path, item) for item in tree.items))
     if tree.value is None or tree.value == "":
         return tree
+    # A private key is never shown, whatever key of the file it stands at.
+    secret = secret or looks_private(tree.text)
     text = HIDDEN if secret else without_secrets(tree.text)
     return tree if text == tree.text else replace(tree, value=text, text=text)

@@ -148,6 +148,7 @@ class Settings:
     interface: str | None
     overlay_asked: bool  # The file asks for the overlay; until it exists, the LAN is used.
     labels: tuple[tuple[str, str], ...]
+    admins: tuple[str, ...]  # Public keys, `age1…`.
     log_level: Literal["debug", "info", "warning", "error"]
     findings: tuple[Finding, ...]
     stated: tuple[Stated, ...] = ()  # What stands in the files, for explanations.

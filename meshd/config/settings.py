@@ -57,6 +57,7 @@ def settings_of(token: Token, checked: Checked, findings: tuple[Finding, ...]) -
         seeds=tuple(dict.fromkeys(seeds)),
         interface=checked.get(keys.INTERFACE) or None,
         overlay_asked=overlay_asked,
+        admins=tuple(dict.fromkeys(checked.get(keys.ADMINS) or ())),
         labels=checked.get(keys.LABELS) or (),
         log_level=checked.get(keys.LOG_LEVEL) or checked.get(keys.LOGLEVEL) or "info",
         findings=(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Generic, TypeVar
 
+from meshd.config.age import looks_private, read_public_key
 from meshd.config.multiaddress import parse_tcp_address
 from meshd.config.schema import Origin
 from meshd.config.tree import Scalar, Sequence, Table, Tree, plain
@@ -174,6 +175,18 @@ def _multiaddr(tree: Tree) -> str:
         ) from None
 
 
+def _admin(tree: Tree) -> str:
+    fix = "write a public key as `meshd admin-key new` or `age-keygen` prints it: age1…"
+    scalar = _scalar(tree, fix)
+    try:
+        read_public_key(scalar.text)
+    except ValueError as error:
+        # A private key is not shown, not even where it does not belong.
+        found = "is no public key" if looks_private(scalar.text) else _found(scalar)
+        raise Unfit(f"{found}: {error}", fix) from None
+    return scalar.text.lower()
+
+
 def list_of(read_item: Reader[T]) -> Reader[tuple[T, ...]]:
     """Return a reader of lists of what `read_item` reads."""
 
@@ -296,6 +309,13 @@ anything = Reader(
     schema={"type": ["object", "array", "string", "number", "boolean"]},
 )
 """Whatever stands there, unchecked."""
+
+admin = Reader(
+    read=_admin,
+    words="a public key of age: age1…",
+    schema={"type": "string", "pattern": "^(age1[a-z0-9]{58}|AGE1[A-Z0-9]{58})$"},
+)
+"""An administrator's public key (meshd.config.age)."""
 
 text_table = Reader(
     read=_text_table,

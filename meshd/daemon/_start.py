@@ -204,18 +204,7 @@ async def _serve(
     """Run all parts until a signal comes or one of them fails."""
     settings, identity = opened.settings, opened.identity
     mesh = mesh_of(settings, identity, opened.store, opened.log)
-    cluster = K3sCluster(
-        settings=settings,
-        node_id=identity.node_id,
-        node_name=_node_name(identity),
-        node_ip=partial(_node_ip, settings),
-        state_dir=state_dir,
-        run_dir=run_dir,
-        secrets=opened.secrets,
-        sealing_key=identity.sealing_key,
-        clock=read_moment,
-        hide=opened.daemon_log.hide,
-    )
+    cluster = _new_cluster(opened, state_dir, run_dir)
     lookout = Lookout(
         settings=settings, cluster=cluster, node=identity.node_id, is_new=opened.is_new
     )
@@ -261,9 +250,31 @@ async def _serve(
             "machine": lambda: lookout.health(plan()),
         }
         nursery.start_soon(_watch_health, opened, looks, driver, events)
-        read_given = partial(gather, settings, mesh)
-        view = View(driver, opened.store, read_moment, opened.tally, read_given)
+        view = View(
+            driver,
+            opened.store,
+            read_moment=read_moment,
+            tally=opened.tally,
+            read_given=partial(gather, settings, mesh),
+            admin_kubeconfig=cluster.handout.file,
+        )
         nursery.start_soon(serve_api, view, sockets)
+
+
+def _new_cluster(opened: Opened, state_dir: Path, run_dir: Path) -> K3sCluster:
+    settings, identity = opened.settings, opened.identity
+    return K3sCluster(
+        settings=settings,
+        node_id=identity.node_id,
+        node_name=_node_name(identity),
+        node_ip=partial(_node_ip, settings),
+        state_dir=state_dir,
+        run_dir=run_dir,
+        secrets=opened.secrets,
+        sealing_key=identity.sealing_key,
+        clock=read_moment,
+        hide=opened.daemon_log.hide,
+    )
 
 
 def _node_name(identity: Identity) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
-from ledger import Moment
+from ledger import Moment, NodeId
 from meshd import __version__
 from meshd.daemon._drive import Driver
 from meshd.explain import Given, Topic, explain
 from meshd.figures import read_figures
 from meshd.metrics import Exposition, Snapshot, Tally
-from meshd.node import Node
+from meshd.node import Node, sealed_key
+from meshd.schema import ADMIN_DIGEST_BYTES, ADMIN_KUBECONFIG
 from meshd.status import build_status, ledger_rows
 from meshd.storage import SqliteStore
 
@@ -26,14 +29,17 @@ class View:
         self,
         driver: Driver[Node],
         store: SqliteStore,
+        *,
         read_moment: Callable[[], Moment],
         tally: Tally,
         read_given: Callable[[], Given],
+        admin_kubeconfig: Path,
     ) -> None:
         self._driver = driver
         self._store = store
         self._read_moment = read_moment
         self._tally = tally
+        self._admin_kubeconfig = admin_kubeconfig
         self._exposition = Exposition()
         self._read_given = read_given
 
@@ -67,6 +73,33 @@ class View:
         """Return when there is history above `after`."""
         if not self._store.history(after=after, limit=1):
             await self._driver.history_grew.park()
+
+    def kubeconfig_sources(self, recipients: Sequence[str]) -> dict[str, object]:
+        """Return where a kubeconfig may be had: a file on a server, copies that are sealed.
+
+        Nothing here is secret: who may read that file decides its mode, and each copy opens for
+        the owner of a key only.
+        """
+        node = self._driver.node
+        entries = [
+            entry
+            for recipient in recipients
+            for entry in node.replica.get(
+                sealed_key(NodeId(recipient), ADMIN_KUBECONFIG, node.standing.generation)
+            )
+        ]
+        return {
+            "file": str(self._admin_kubeconfig) if node.seat in ("initialiser", "server") else None,
+            "sealed": [
+                {
+                    "recipient": entry.key.split("/")[1],
+                    "author": node.directory.name(entry.author),
+                    "stamp_ms": entry.stamp_ms,
+                    "value": base64.b64encode((entry.value or b"")[ADMIN_DIGEST_BYTES:]).decode(),
+                }
+                for entry in entries
+            ],
+        }
 
     def metrics(self) -> bytes:
         """Return the text of `/metrics`."""

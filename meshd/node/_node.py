@@ -330,13 +330,13 @@ class Node:
             self._out.append(Apply(order))
 
     def _ask_for_seals(self, now: Moment) -> None:
-        sealed = self._sealed
         self._out += self._seals.due(
             self.directory,
             self.standing,
             written=self._view.handed_over(self.standing.generation),
-            holds_secrets=self.seat == "initialiser" or all(n in sealed for n in SERVER_SECRETS),
+            holds_secrets=self.seat == "initialiser" or set(SERVER_SECRETS) <= self._sealed.keys(),
             now=now.at,
+            for_admins=(self.observed, self._view.copies(self.standing.generation)),
         )
 
     def _publish(self, now: Moment) -> None:

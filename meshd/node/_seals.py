@@ -7,9 +7,11 @@ agent token and nothing else. The core never sees a secret: it asks for cipherte
 from __future__ import annotations
 
 from collections.abc import Collection
+from types import MappingProxyType
 
 from ledger import Instant, NodeId
-from meshd.events import Seal
+from meshd.events import K3sObserved, Seal
+from meshd.node._admins import AdminCopies, Copies
 from meshd.node._directory import Directory
 from meshd.node._orders import SERVER_SECRETS, WORKER_SECRETS, Standing, seat_in
 
@@ -44,6 +46,7 @@ class Seals:
         self._asked: dict[Wanted, Instant] = {}
         self._cluster_id = ""
         self._noticed: dict[Wanted, Instant] = {}
+        self._admins = AdminCopies()
         self.deadline = Instant(float("inf"))
 
     def due(
@@ -54,6 +57,7 @@ class Seals:
         written: Collection[Wanted],
         holds_secrets: bool,
         now: Instant,
+        for_admins: tuple[K3sObserved | None, Copies] = (None, MappingProxyType({})),
     ) -> list[Seal]:
         """Return what this node should seal now, and set `deadline` to when to ask again.
 
@@ -63,8 +67,12 @@ class Seals:
             written: what seat holders have put into the ledger already.
             holds_secrets: whether this node has the cluster's tokens itself.
             now: the time.
+            for_admins: what k3s here says can be handed out to them, and what is in the ledger.
         """
-        self.deadline = Instant(float("inf"))
+        observed, copies = for_admins
+        access = observed.admin if observed is not None else None
+        due = self._admins.due(access, directory, standing, copies, now)
+        self.deadline = self._admins.deadline
         cluster_id = standing.plan.cluster_id if standing.plan is not None else ""
         if cluster_id != self._cluster_id:
             self._cluster_id, self._asked, self._noticed = cluster_id, {}, {}
@@ -75,11 +83,10 @@ class Seals:
         ]
         if not wanted:
             self._asked, self._noticed = {}, {}
-            return []
+            return due
         self._asked = {one: at for one, at in self._asked.items() if one in wanted}
         self._noticed = {one: self._noticed.get(one, now) for one in wanted}
         delay_s = TAKE_OVER_AFTER_S * _place(directory, standing)
-        due = []
         for recipient, name in wanted:
             facts = directory[recipient].facts
             assert facts is not None

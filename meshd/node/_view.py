@@ -14,10 +14,11 @@ import msgspec
 
 from ledger import Entry, NodeId
 from meshd.events import ClockObserved, Connected, Disconnected, Learn, LinkObserved, Note
+from meshd.node._admins import Copies
 from meshd.node._directory import Directory
 from meshd.node._seals import secret_in
 from meshd.node._soundness import Unsound, sound_facts, sound_k3s
-from meshd.schema import Facts, K3sRecord, LinkRecord
+from meshd.schema import ADMIN_DIGEST_BYTES, ADMIN_KUBECONFIG, Facts, K3sRecord, LinkRecord
 
 _FACTS = msgspec.msgpack.Decoder(Facts)
 _K3S = msgspec.msgpack.Decoder(K3sRecord)
@@ -31,6 +32,7 @@ class View:
         self.me = me
         self.directory = Directory(me)
         self._handed_over: dict[int, set[tuple[NodeId, str]]] = {}  # (recipient, secret).
+        self._copies: dict[int, dict[tuple[str, NodeId], bytes]] = {}  # For administrators.
         self.malformed: Counter[NodeId] = Counter()
         self.people_changed = True  # Whether candidates, or who is present, may have changed.
         # To this node, by generation: secret, by author.
@@ -95,6 +97,9 @@ class View:
                 name, generation = secret_in(labelled)
                 over = self._handed_over.setdefault(generation, set())
                 over.add((NodeId(recipient), name))
+                if name == ADMIN_KUBECONFIG:
+                    copies = self._copies.setdefault(generation, {})
+                    copies[recipient, entry.author] = value[:ADMIN_DIGEST_BYTES]
                 if recipient == self.me:
                     to_me = self._sealed.setdefault(generation, {})
                     to_me.setdefault(name, {})[entry.author] = value
@@ -105,6 +110,10 @@ class View:
     def handed_over(self, generation: int) -> frozenset[tuple[NodeId, str]]:
         """Return what was sealed in that generation: (recipient, name of the secret)."""
         return frozenset(self._handed_over.get(generation, ()))
+
+    def copies(self, generation: int) -> Copies:
+        """Return what was sealed to administrators in that generation."""
+        return self._copies.get(generation, {})
 
     def sealed_by(self, first: NodeId | None, *, generation: int = 1) -> dict[str, bytes]:
         """Return the secrets sealed to this node by name, those that `first` sealed preferred."""

@@ -220,12 +220,15 @@ class FakeDaemon:
         self.status: Json | Callable[[], Json] = FORMED
         self.requests: list[str] = []
         self.broken: int | None = None
+        self.sources: Json = {"file": None, "sealed": []}
 
     def answer(self, path: str) -> object:
         """Return the body for a path with its query."""
         self.requests.append(path)
         if path == "/v1/status":
             return self.status() if callable(self.status) else self.status
+        if path.startswith("/v1/kubeconfig"):
+            return {"api_version": "meshd/v1", "kind": "KubeconfigSources"} | self.sources
         if path.startswith("/v1/events"):
             return {"api_version": "meshd/v1", "kind": "Events", "events": EVENTS}
         if path.startswith("/v1/explain/"):

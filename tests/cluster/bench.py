@@ -11,10 +11,10 @@ from ledger import NodeId
 from meshd.cluster.groundwork import Groundwork, Surroundings
 from meshd.cluster.kubevip import Address, Interface
 from meshd.cluster.paths import K3sPaths
-from meshd.cluster.sealing import seal
 from meshd.cluster.secrets import CandidateSecrets
 from meshd.config.schema import K3sArguments, KubeVip, Network, Settings
 from meshd.events import ClusterOrder
+from meshd.sealing import seal
 from roles import Bounds, ClusterPlan, Seat
 
 VIP = "10.0.0.50"
@@ -34,6 +34,7 @@ SETTINGS = Settings(
     seeds=(),
     interface=None,
     overlay_asked=False,
+    admins=(),
     labels=(),
     log_level="info",
     findings=(),

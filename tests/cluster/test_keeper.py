@@ -17,9 +17,9 @@ from meshd.cluster.k3s import ServerReading
 from meshd.cluster.observation import Seen, observed
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch
-from meshd.cluster.sealing import unseal
 from meshd.errors import MeshdError
 from meshd.events import ClusterOrder, Event, K3sObserved, Seal
+from meshd.sealing import unseal
 from tests.cluster.bench import (
     ADDRESSES,
     N1,

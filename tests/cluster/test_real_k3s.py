@@ -18,8 +18,8 @@ import trio
 
 from ledger import NodeId
 from meshd.cluster import CandidateSecrets, prepare_secrets
-from meshd.cluster.sealing import seal
 from meshd.events import ClusterOrder, K3sObserved
+from meshd.sealing import seal
 from roles import ClusterPlan
 from tests.cluster.bench import ADDRESSES, N1, N2, NAMES, plan, sealing_key
 

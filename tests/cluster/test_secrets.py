@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ledger import NodeId
 from meshd.cluster import prepare_secrets
-from meshd.cluster.sealing import seal, unseal
 from meshd.cluster.secrets import AUTHORITIES
 from meshd.errors import MeshdError
+from meshd.sealing import seal, unseal
 from tests.cluster.bench import N1, N2, sealing_key
 from tests.cluster.power import power_cut_before
 
@@ -122,7 +122,7 @@ def test_a_sealed_secret_opens_for_its_recipient_and_name_only() -> None:
         (N1, key, "server-token", b""),
     ]
     for recipient, own_key, name, changed in others:
-        with pytest.raises(ValueError, match="was not sealed to this node"):
+        with pytest.raises(ValueError, match="was not sealed to this key"):
             unseal(changed, recipient=recipient, sealing_key=own_key, name=name)
 
 

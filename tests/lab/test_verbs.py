@@ -9,18 +9,28 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from simulations.lab import removal
+from meshd.config import age
+from simulations.lab import cloudconfig, removal
 from simulations.lab.laboratory import Laboratory
-from tests.lab.conftest import Bench
+from tests.lab.conftest import Bench, Run
 
 pytestmark = pytest.mark.lab
 
+ADMIN = X25519PrivateKey.generate()
+
 
 @pytest.fixture(scope="module")
-def formed(shared_bench: Bench) -> Bench:
-    """Three servers, complete."""
-    run = shared_bench.demo("up", "--nodes", "3", "--wait")
+def formed(shared_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Three servers, complete; their file is a user's, and names an administrator."""
+    vip = shared_bench.places.vip
+    text = cloudconfig.generate(nodes=3, control_plane=3, real_k3s=False, vip=vip)
+    content = yaml.safe_load(text)
+    content["p2p"]["meshd"] = {"admins": [age.write_public_key(ADMIN)]}
+    config = tmp_path_factory.mktemp("config") / "config.yaml"
+    config.write_text("#cloud-config\n" + yaml.safe_dump(content))
+    run = shared_bench.demo("up", "--nodes", "3", "--config", str(config), "--wait")
     assert run.code == 0, run.err
     return shared_bench
 
@@ -214,6 +224,56 @@ def test_a_machine_added_later_becomes_a_worker_and_a_wiped_one_is_a_new_one(
     formed.wait_until("n4 to answer", lambda: states(formed)["n4"] == "up")
     again = next(node for node in status(formed)["nodes"] if node["name"] == "n4")
     assert again["status"]["node"]["id"] != own["id"]
+
+
+ASK = """
+import base64, http.client, json, ssl, sys, tempfile, yaml
+content = yaml.safe_load(sys.stdin)
+(cluster,), (user,) = content["clusters"], content["users"]
+server, asked = cluster["cluster"]["server"], []
+with tempfile.NamedTemporaryFile() as authority, tempfile.NamedTemporaryFile() as pair:
+    authority.write(base64.b64decode(cluster["cluster"]["certificate-authority-data"]))
+    for part in ("client-certificate-data", "client-key-data"):
+        pair.write(base64.b64decode(user["user"][part]))
+    authority.flush(), pair.flush()
+    context = ssl.create_default_context(cafile=authority.name)
+    context.load_cert_chain(pair.name)
+connection = http.client.HTTPSConnection(server.removeprefix("https://"), context=context)
+connection.request("GET", "/api/v1/nodes")
+answer = connection.getresponse()
+names = {one["metadata"]["name"].split("-")[0] for one in json.loads(answer.read())["items"]}
+print(content["current-context"], server, answer.status, *sorted(names))
+"""
+
+
+def test_a_kubeconfig_works_from_a_server_and_for_an_admin_on_a_worker(formed: Bench) -> None:
+    """As kubectl does: the file's authority, its certificate, its server."""
+    built = Laboratory.load(formed.places)
+    formed.wait_until_complete(built)
+    network = status(formed)["nodes"][0]["status"]["network"]["id"]
+    expected = f"meshd-{network} https://{formed.places.vip}:6443 200 n1 n2 n3 n4\n"
+
+    ours = formed.demo("exec", "n2", "--", "meshd", "kubeconfig")
+    assert ours.code == 0, ours.err
+    asked = formed.demo("exec", "n4", "--", sys.executable, "-c", ASK, stdin=ours.out)
+    assert asked.out == expected, asked.err
+
+    refused = formed.demo("exec", "n4", "--", "meshd", "kubeconfig")
+    assert (refused.code, refused.out) == (4, "")
+    assert "(n1, n2, n3)" in refused.err
+
+    # The key comes by stdin, and goes nowhere else.
+    key = age.write_private_key(ADMIN)
+
+    def open_copy() -> Run:
+        return formed.demo("exec", "n4", "--", "meshd", "kubeconfig", "--key", "-", stdin=key)
+
+    formed.wait_until("a copy for the administrator", lambda: open_copy().code == 0)
+    opened = open_copy()
+    asked = formed.demo("exec", "n4", "--", sys.executable, "-c", ASK, stdin=opened.out)
+    assert asked.out == expected, asked.err
+    for node in built.nodes():
+        assert key not in node.log.read_text(encoding="utf-8")
 
 
 def test_the_audit_is_one_line(formed: Bench) -> None:

@@ -28,7 +28,14 @@ def test_a_node_writes_about_itself_only(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [f"sealed/{B}/server-token", f"cluster/order/{B}", f"revoke/{B}", "keyring/3"]
+    "key",
+    [
+        f"sealed/{B}/server-token",
+        "sealed/age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj/kubeconfig",
+        f"cluster/order/{B}",
+        f"revoke/{B}",
+        "keyring/3",
+    ],
 )
 def test_seat_holders_order_seal_revoke_and_rotate(key: str) -> None:
     assert policy(answer=True).judge(A, key, b"v") is Verdict.ACCEPT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -42,6 +42,9 @@ class Node:
 
     async def history_grew(self, *, after: int) -> None:
         await self.grew.wait()
+
+    def kubeconfig_sources(self, recipients: Sequence[str]) -> dict[str, object]:
+        return {"file": None, "sealed": list(recipients)}
 
     def metrics(self) -> bytes:
         return b"meshd_generation 1.0\n"

@@ -5,6 +5,7 @@ A real node of a network of one: it claims, and orders its k3s, with nobody to a
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -209,7 +210,14 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         cluster=cluster,
         log=log,
         built=built,
-        view=View(driver, opened, moment, tally, Given),
+        view=View(
+            driver,
+            opened,
+            read_moment=moment,
+            tally=tally,
+            read_given=Given,
+            admin_kubeconfig=tmp_path / "k3s.yaml",
+        ),
         tally=tally,
     )
     opened.close()
@@ -237,6 +245,26 @@ async def test_a_network_of_one_is_ready_once_its_role_is_known_and_stages_are_t
     assert set(bench.tally.stages) == {"claimed", "started"}
     assert 0 <= bench.tally.stages["claimed"] <= bench.tally.stages["started"] < 60
     assert bench.tally.notes["role_decided"] == 1
+
+
+async def test_a_server_names_k3s_file_and_any_node_the_sealed_copies(
+    bench: Bench, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert bench.view.kubeconfig_sources([""]) == {"file": None, "sealed": []}
+    with trio.move_on_after(60):
+        await bench.driver.run()
+    copy = SecretSealed(NodeId("age1ada"), "kubeconfig", b"d" * 16 + b"ciphertext")
+    bench.driver.node.handle(copy, moment())
+    sources = bench.view.kubeconfig_sources(["age1bob", "age1ada"])
+    assert str(sources["file"]).endswith("/k3s.yaml")
+    assert sources["sealed"] == [
+        {
+            "recipient": "age1ada",
+            "author": "n1",
+            "stamp_ms": 0,
+            "value": base64.b64encode(b"ciphertext").decode(),
+        }
+    ]
 
 
 async def test_frames_are_counted_as_they_come(
