@@ -29,7 +29,7 @@ def formed(shared_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Ben
     content = yaml.safe_load(text)
     content["p2p"]["meshd"] = {"admins": [age.write_public_key(ADMIN)]}
     config = tmp_path_factory.mktemp("config") / "config.yaml"
-    config.write_text("#cloud-config\n" + yaml.safe_dump(content))
+    config.write_text("#cloud-config\n" + yaml.safe_dump(content, sort_keys=False))
     run = shared_bench.demo("up", "--nodes", "3", "--config", str(config), "--wait")
     assert run.code == 0, run.err
     return shared_bench
