@@ -205,25 +205,18 @@ def test_a_cut_separates_and_each_side_keeps_a_lan_until_heal(formed: Bench) -> 
     formed.wait_until_complete(Laboratory.load(formed.places))
 
 
-def test_a_machine_added_later_becomes_a_worker_and_a_wiped_one_is_a_new_one(
-    formed: Bench,
-) -> None:
-    assert formed.demo("add").out == "n4 boots\n"
-    built = Laboratory.load(formed.places)
-    formed.wait_until_complete(built)
-    own = next(node for node in status(formed)["nodes"] if node["name"] == "n4")["status"]["node"]
-    assert own["role"] == "worker"
+def own_of(bench: Bench, name: str) -> dict[str, Any]:
+    """Return what a node says of itself."""
+    found = next(node for node in status(bench)["nodes"] if node["name"] == name)
+    own = found["status"]["node"]
+    assert isinstance(own, dict)
+    return own
 
-    refused = formed.demo("wipe", "n4")
-    assert refused.code == 1
-    assert "MESH-8006" in refused.err
-    formed.demo("kill", "n4")
-    assert formed.demo("wipe", "n4").code == 0
-    assert [path for path in built.node("n4").disk.rglob("*") if path.is_file()] == []
-    formed.demo("start", "n4")
-    formed.wait_until("n4 to answer", lambda: states(formed)["n4"] == "up")
-    again = next(node for node in status(formed)["nodes"] if node["name"] == "n4")
-    assert again["status"]["node"]["id"] != own["id"]
+
+def test_a_machine_added_later_becomes_a_worker(formed: Bench) -> None:
+    assert formed.demo("add").out == "n4 boots\n"
+    formed.wait_until_complete(Laboratory.load(formed.places))
+    assert own_of(formed, "n4")["role"] == "worker"
 
 
 ASK = """
@@ -249,7 +242,6 @@ print(content["current-context"], server, answer.status, *sorted(names))
 def test_a_kubeconfig_works_from_a_server_and_for_an_admin_on_a_worker(formed: Bench) -> None:
     """As kubectl does: the file's authority, its certificate, its server."""
     built = Laboratory.load(formed.places)
-    formed.wait_until_complete(built)
     network = status(formed)["nodes"][0]["status"]["network"]["id"]
     expected = f"meshd-{network} https://{formed.places.vip}:6443 200 n1 n2 n3 n4\n"
 
@@ -274,6 +266,20 @@ def test_a_kubeconfig_works_from_a_server_and_for_an_admin_on_a_worker(formed: B
     assert asked.out == expected, asked.err
     for node in built.nodes():
         assert key not in node.log.read_text(encoding="utf-8")
+
+
+def test_a_wiped_machine_is_a_new_one(formed: Bench) -> None:
+    built = Laboratory.load(formed.places)
+    own = own_of(formed, "n4")
+    refused = formed.demo("wipe", "n4")
+    assert refused.code == 1
+    assert "MESH-8006" in refused.err
+    formed.demo("kill", "n4")
+    assert formed.demo("wipe", "n4").code == 0
+    assert [path for path in built.node("n4").disk.rglob("*") if path.is_file()] == []
+    formed.demo("start", "n4")
+    formed.wait_until("n4 to answer", lambda: states(formed)["n4"] == "up")
+    assert own_of(formed, "n4")["id"] != own["id"]
 
 
 def test_the_audit_is_one_line(formed: Bench) -> None:
