@@ -25,7 +25,7 @@ ADMIN = X25519PrivateKey.generate()
 def formed(shared_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Three servers, complete; their file is a user's, and names an administrator."""
     vip = shared_bench.places.vip
-    text = cloudconfig.generate(nodes=3, control_plane=3, real_k3s=False, vip=vip)
+    text = cloudconfig.generate(nodes=3, control_plane=3, k3s="stand-in", vip=vip)
     content = yaml.safe_load(text)
     content["p2p"]["meshd"] = {"admins": [age.write_public_key(ADMIN)]}
     config = tmp_path_factory.mktemp("config") / "config.yaml"
