@@ -1,5 +1,5 @@
 # Every target sets up what it needs (scripts/setup): Python packages into .venv, Debian packages when root.
-.PHONY: setup demo test check lab-long sim bench docs
+.PHONY: setup demo test check lab-long lab-chaos sim bench docs
 PYTEST = .venv/bin/python -m pytest
 
 setup:
@@ -19,6 +19,11 @@ check: setup
 
 lab-long: setup
 	$(PYTEST) -m "lab or lab_long" --timeout 3600
+
+CYCLES ?= 100
+SEED ?= 1
+lab-chaos: setup
+	@.venv/bin/python -m simulations.lab chaos --cycles $(CYCLES) --seed $(SEED)
 
 SEEDS ?= 2000
 sim: setup

@@ -42,9 +42,7 @@ _WEIGHTS: dict[Verb, int] = {
     "cut": 5,
     "power-cut": 3,
 }
-LASTING: frozenset[Verb] = frozenset(
-    {"kill", "freeze", "freeze-meshd", "cut", "wipe", "power-cut"}
-)
+LASTING: frozenset[Verb] = frozenset({"kill", "freeze", "freeze-meshd", "cut", "wipe", "power-cut"})
 _LONG_SHARE = 0.2  # Of the plans: they take minutes instead of half a minute.
 
 

@@ -14,6 +14,7 @@ import click
 
 from meshd.errors import MeshdError, UsageError
 from simulations.lab import bench as measurements
+from simulations.lab import chaos as faults
 from simulations.lab import formation, glance, inside, laboratory, tour
 from simulations.lab.laboratory import Laboratory, Wanted
 from simulations.lab.places import Places
@@ -23,9 +24,9 @@ from simulations.lab.recorder import audit as audit_clusters
 INTERRUPTED = 130
 
 
-def _places() -> Places:
+def _places(default: str = "demo") -> Places:
     """Return the places of the laboratory that MESHD_LAB names."""
-    lab = os.environ.get("MESHD_LAB", "demo")
+    lab = os.environ.get("MESHD_LAB", default)
     if not re.fullmatch(r"[a-z0-9]{1,16}", lab):
         raise UsageError(
             "MESH-8016",
@@ -302,6 +303,17 @@ def bench(
     if parts:
         effort = replace(effort, parts=parts)
     return measurements.run(_places(), effort, output)
+
+
+@demo.command()
+@click.option("--cycles", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the first cycle.")
+def chaos(*, cycles: int, seed: int) -> int:
+    """Form clusters while machines are killed, frozen, cut off and wiped; ends with 1 on a failure.
+
+    Each cycle is a laboratory of its own, called chaos unless MESHD_LAB names it.
+    """
+    return faults.run(_places("chaos"), cycles, seed, os.environ, Checklist())
 
 
 @demo.command()

@@ -32,7 +32,9 @@ AGENT_ARGS = (
 SERVER_ARGS = (*_REAL_K3S_ARGS, *AGENT_ARGS)
 
 
-def generate(*, nodes: int, control_plane: int, k3s: Kind, vip: str) -> str:
+def generate(
+    *, nodes: int, control_plane: int, k3s: Kind, vip: str, nodes_max: int | None = None
+) -> str:
     """Return a cloud-config in Kairos' keys.
 
     Args:
@@ -40,11 +42,12 @@ def generate(*, nodes: int, control_plane: int, k3s: Kind, vip: str) -> str:
         control_plane: odd, 1 to 7.
         k3s: what will run.
         vip: the virtual address.
+        nodes_max: the token's bound, if it is to be another.
 
     Raises:
         ConfigError: a size is refused.
     """
-    bound = max(nodes, 2 * control_plane - 1)
+    bound = nodes_max or max(nodes, 2 * control_plane - 1)
     token = new_token(
         control_plane=control_plane, nodes_max=bound, seeds=(), random_bytes=os.urandom
     )

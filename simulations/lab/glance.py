@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from meshd.cli.client import Client
+from meshd.cli.client import TIMEOUT_S, Client
 from meshd.errors import MeshdError
 from simulations.lab import network
 from simulations.lab.inside import init_of, run_dir
@@ -47,25 +47,25 @@ class Glance:
         return frozenset(str(node["name"]) for node in nodes if node["state"] == "alive")
 
 
-def look(laboratory: Laboratory) -> tuple[Glance, ...]:
-    """Ask all nodes at once."""
+def look(laboratory: Laboratory, *, timeout_s: float = TIMEOUT_S) -> tuple[Glance, ...]:
+    """Ask all nodes at once, and wait so long for each."""
     sides = {node.name: node.side for node in laboratory.known.nodes}
     vip = laboratory.known.vip
 
     def one(node: NodePlaces) -> Glance:
-        return _glance(node, side=sides[node.name], vip=vip)
+        return _glance(node, side=sides[node.name], vip=vip, timeout_s=timeout_s)
 
     with ThreadPoolExecutor(max_workers=_ASKED_AT_ONCE) as pool:
         return tuple(pool.map(one, laboratory.nodes()))
 
 
-def _glance(node: NodePlaces, *, side: int, vip: str | None) -> Glance:
+def _glance(node: NodePlaces, *, side: int, vip: str | None, timeout_s: float) -> Glance:
     init = init_of(node)
     status, problem = None, None
     state: State = "down"
     if init is not None:
         try:
-            status, state = Client(run_dir(init)).get("/v1/status"), "up"
+            status, state = Client(run_dir(init), timeout_s=timeout_s).get("/v1/status"), "up"
         except MeshdError:
             problem, state = last_error(node) or "its daemon does not answer yet", "silent"
     return Glance(

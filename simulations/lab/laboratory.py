@@ -34,6 +34,7 @@ class Wanted:
     Args:
         nodes: 1 to 39.
         control_plane: for the generated cloud-config.
+        nodes_max: likewise; None leaves room as a token's default does.
         k3s: a real k3s binary; None for the stand-in.
         agents: with a real k3s, whether nodes run pods as a machine does.
         images: the folder of the images for that; None is `images/` beside the binary.
@@ -45,6 +46,7 @@ class Wanted:
 
     nodes: int = 5
     control_plane: int = 3
+    nodes_max: int | None = None
     k3s: Path | None = None
     agents: bool = True
     images: Path | None = None
@@ -111,6 +113,7 @@ class Laboratory:
                 control_plane=wanted.control_plane,
                 k3s=_kind(known),
                 vip=places.vip,
+                nodes_max=wanted.nodes_max,
             )
         )
         _write_secret(places.cloud_config, text)
