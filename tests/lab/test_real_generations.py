@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -31,7 +32,7 @@ pytestmark = [
 WHOLE_S = 600.0
 
 
-def up(bench: Bench, nodes: int) -> Laboratory:
+def up(bench: Bench, nodes: int, *, boots: bool = True) -> Laboratory:
     """Boot machines that run pods with a real k3s; their control plane is three."""
     assert K3S is not None
     images = Path(IMAGES) if IMAGES else None
@@ -39,7 +40,21 @@ def up(bench: Bench, nodes: int) -> Laboratory:
         pods.find_runtime(Path(K3S), images)
     except MeshdError as error:
         pytest.skip(error.render())
-    return bench.up(nodes=nodes, k3s=Path(K3S), images=images)
+    return bench.up(nodes=nodes, k3s=Path(K3S), images=images, boots=boots)
+
+
+def static_pod(built: Laboratory) -> dict[str, object]:
+    """Return a pod as a user lays it on the disk: a kubelet runs it without being told."""
+    assert built.known.runtime is not None
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "users-own", "namespace": "kube-system"},
+        "spec": {
+            "hostNetwork": True,
+            "containers": [{"name": "c", "image": built.known.runtime.pause}],
+        },
+    }
 
 
 def is_whole(built: Laboratory) -> bool:
@@ -106,8 +121,13 @@ def test_a_real_initialiser_lost_right_after_its_start_is_done_without_and_joins
 def test_a_cut_off_machines_containers_and_mounts_end_when_its_database_is_set_aside(
     bench: Bench,
 ) -> None:
-    """An initialiser whose link is cut once its pods run: its machine is never powered off."""
-    built = up(bench, nodes=4)
+    """A user's static pod runs before DONE; the machine is cut off, and never powered off."""
+    built = up(bench, nodes=4, boots=False)
+    for node in built.nodes():
+        folder = node.k3s_folder / "agent/pod-manifests"
+        folder.mkdir(parents=True)
+        (folder / "user.yaml").write_text(json.dumps(static_pod(built)))
+        built.start(node.name)
 
     def first_with_pods() -> str | None:
         first = initialiser(built)
@@ -128,6 +148,7 @@ def test_a_cut_off_machines_containers_and_mounts_end_when_its_database_is_set_a
     )
     built.heal()
     bench.wait_until("all to be whole", lambda: is_whole(built), limit_s=WHOLE_S)
+    assert (node.k3s_folder / "agent/pod-manifests/user.yaml").exists(), "the user's own comes back"
     assert not set(old_shims) & set(shims(node))
     assert not set(old_mounts) & set(mounts_of(node, "/run/k3s/containerd"))
     assert list((node.k3s_folder / "set-aside").glob("*/server/db/etcd/member/wal"))
