@@ -111,7 +111,9 @@ class Cycle:
             if one.status is None:
                 continue
             genesis = one.status["genesis"]
-            self.first = genesis["initialiser"] or self.first
+            if genesis["initialiser"]:
+                # A wiped machine has two identities, told apart by what follows its name.
+                self.first = str(genesis["initialiser"]).partition("-")[0]
             if genesis["phase"] == "formed":
                 self.done.add(str(genesis["cluster_id"]))
         return found
