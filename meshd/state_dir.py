@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from meshd.errors import MeshdError
@@ -42,8 +42,9 @@ def locked_state_dir(state_dir: Path) -> Iterator[None]:
                 f"another meshd daemon (process {owner}) uses {state_dir}",
                 fix="stop that daemon, or give this one its own --state-dir",
             ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+        with suppress(OSError):  # The lock is what counts; on a full disk its owner is unknown.
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
         yield
     finally:
         os.close(lock)

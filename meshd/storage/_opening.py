@@ -32,6 +32,11 @@ _KEEP_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 _DIGEST, _DIGEST_BEFORE = "votes digest", "votes digest before"
 
 
+TROUBLE = (sqlite3.Error, OSError, UnicodeDecodeError)
+"""What using the database may raise. The last is Python's, over a message of SQLite's that quotes
+damage; or over damaged text."""
+
+
 def prepare(
     connection: sqlite3.Connection, path: Path, belongs: dict[str, str], *, is_new: bool
 ) -> None:
@@ -159,7 +164,7 @@ def refuse_if_used(path: Path) -> None:
                 connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone()  # noqa: S608
                 for (name,) in connection.execute(tables).fetchall()
             ]
-    except sqlite3.Error as error:
+    except TROUBLE as error:
         raise refused(path, error) from error
     if any(rows):
         raise MeshdError(
@@ -170,7 +175,7 @@ def refuse_if_used(path: Path) -> None:
         )
 
 
-def refused(path: Path, error: sqlite3.Error | OSError) -> MeshdError:
+def refused(path: Path, error: sqlite3.Error | OSError | UnicodeDecodeError) -> MeshdError:
     """Return what to tell the operator about what SQLite or the disk said."""
     if isinstance(error, OSError):
         text = f"{error.strerror}: {error.filename or HEAD_NAME}"

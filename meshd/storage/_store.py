@@ -20,6 +20,7 @@ from meshd.events import Persist
 from meshd.storage._head import chained, head_file, read_head, write_head
 from meshd.storage._opening import (
     KEEP_VOTE,
+    TROUBLE,
     chain_votes,
     digests_in,
     look_for_losses,
@@ -119,7 +120,7 @@ class SqliteStore:
             reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
             store = cls(connection, reader, path)
             store._show_head()
-        except (sqlite3.Error, OSError) as error:
+        except TROUBLE as error:
             raise refused(path, error) from error
         else:
             return store
@@ -159,7 +160,7 @@ class SqliteStore:
                 votes=votes,
                 peers=tuple((NodeId(row[0]), tuple(row[1].split())) for row in peers),
             )
-        except sqlite3.DatabaseError as error:
+        except TROUBLE as error:
             raise refused(self._path, error) from error
 
     async def persist(self, change: Persist) -> None:
@@ -226,13 +227,13 @@ class SqliteStore:
                 if statement == KEEP_VOTE and rows:
                     chain_votes(self._connection)
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except TROUBLE as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise refused(self._path, error) from error
         try:
             self._show_head()
-        except (sqlite3.Error, OSError) as error:
+        except TROUBLE as error:
             raise refused(self._path, error) from error
 
     def _show_head(self) -> None:

@@ -98,6 +98,20 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
     assert path.read_bytes() == b"these are not the votes" * 100
 
 
+def test_a_database_whose_damage_is_no_text_is_refused_like_any_other(
+    tmp_path: Path, reopened: Open
+) -> None:
+    """SQLite's message quotes the damaged statement, and Python cannot decode the message."""
+    path = tmp_path / "meshd.db"
+    reopened(path).close()
+    content = path.read_bytes()
+    assert content.count(b"CREATE TABLE votes") == 1
+    path.write_bytes(content.replace(b"CREATE TABLE votes", b"CREATE TA\xd8LE votes"))
+    with pytest.raises(MeshdError, match="is damaged") as caught:
+        reopened(path)
+    assert caught.value.code == "MESH-2003"
+
+
 def test_an_emptied_database_is_not_begun_anew(tmp_path: Path, reopened: Open) -> None:
     path = tmp_path / "meshd.db"
     reopened(path).close()
@@ -340,6 +354,21 @@ def test_a_second_daemon_is_refused_by_name(tmp_path: Path) -> None:
     assert caught.value.code == "MESH-2002"
     with locked_state_dir(tmp_path / "state"):
         assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_disk_too_full_for_a_process_id_is_locked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, content: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with (
+        locked_state_dir(tmp_path / "state"),
+        pytest.raises(MeshdError, match="process unknown"),
+        locked_state_dir(tmp_path / "state"),
+    ):
+        raise AssertionError("two daemons own one state directory")
 
 
 def test_a_state_directory_that_cannot_be_made_is_an_error_with_a_fix(tmp_path: Path) -> None:

@@ -46,12 +46,14 @@ class Starts:
     folder: Path
     owner: Owner
     seen: dict[int, Found] = field(default_factory=dict)
+    _kinds: dict[Found, Found] = field(default_factory=dict)  # Most find the same: kept once.
 
     def on(self, state: State) -> Found:
         """Return what a start on that disk finds."""
         known = hash(tuple(sorted(state.items())))
         if known not in self.seen:
-            self.seen[known] = self._start(state)
+            found = self._start(state)
+            self.seen[known] = self._kinds.setdefault(found, found)
         return self.seen[known]
 
     def _start(self, state: State) -> Found:
