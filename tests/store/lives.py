@@ -16,8 +16,9 @@ from tests.store.record import Ended, Line, Loaded, Record, Shown
 from tests.store.zygote import Request, Zygote
 
 KILLED = -9
-EVERY = os.environ.get("MESHD_EVERY_BOUNDARY") == "1"
-"""Whether all boundaries are met; otherwise some, spread evenly from a random one on."""
+STEP = int(os.environ.get("MESHD_EVERY_BOUNDARY", "0"))
+EVERY = STEP == 1
+"""Whether all boundaries are met. A greater step meets each so many-th; 0 some, spread evenly."""
 
 
 @dataclass
@@ -96,7 +97,7 @@ def boundaries(lives: Lives, folder: Path, role: Role, *, start_only: bool = Fal
 
 def chosen(count: int, sample: int) -> Iterator[int]:
     """Yield numbers of boundaries, up to a few more than were counted: all, or some."""
-    step = 1 if EVERY else max(1, count // sample)
+    step = STEP or max(1, count // sample)
     yield from range(Random(count).randrange(step), count + 3, step)
 
 

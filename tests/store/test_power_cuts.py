@@ -12,7 +12,7 @@ import pytest
 from tests.store.boundary import Action, Change
 from tests.store.judge import Place, Word, forgotten, forgotten_orders, word_of
 from tests.store.life import Role
-from tests.store.lives import EVERY, Lives, chosen, is_boundary
+from tests.store.lives import EVERY, STEP, Lives, chosen, is_boundary
 from tests.store.powercut import Disk, lay
 from tests.store.record import Line, read_line
 from tests.store.starts import DATABASE, Found, Owner, Starts
@@ -63,7 +63,7 @@ def test_what_was_revealed_survives_a_power_cut_and_nothing_halts(
     checked, revealed = 0, -1
     word: dict[Place, Word] = {}
     for number, change, disk, lines in moments(film.changes, opened_once, folder):
-        if not EVERY and number % 5 != 0:
+        if number % (STEP or 5) != 0:
             continue
         if len(lines) != revealed:
             word, revealed = word_of(lines, owner.node), len(lines)
