@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from ledger import Instant, NodeId
 from roles._messages import Accept, Authentic, Ballot, Promise
@@ -30,6 +31,11 @@ class Attempt:
     def answered(self) -> dict[NodeId, Authentic]:
         """Who answered in this phase."""
         return self.promises if self.preparing else self.votes
+
+    def without(self, is_refused: Callable[[bytes], bool]) -> Attempt:
+        """Return this attempt as if the promises that hold such a value had been lost."""
+        left = {n: p for n, p in self.promises.items() if not (p.value and is_refused(p.value))}
+        return replace(self, promises=left)
 
     def value_to_adopt(self) -> bytes | None:
         """Return the value of the highest ballot accepted by any promiser; None leaves the choice.

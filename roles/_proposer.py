@@ -132,11 +132,22 @@ class Proposer:
         return self.proceed(now)
 
     def proceed(self, now: Instant) -> list[Effect]:
-        """Enter phase 2 if a quorum promised: adopt what may be chosen, else take the own value."""
+        """Enter phase 2 if a quorum promised: adopt what may be chosen, else take the own value.
+
+        A ballot that would have to keep a value that this node may not vote for stays open.
+        """
         attempt = self.attempt
         if attempt is None or not attempt.preparing or len(attempt.promises) < self.quorum:
             return []
-        value = attempt.value_to_adopt() or self._own_value(attempt.slot, now)
+        kept = attempt.value_to_adopt()
+        if kept is not None and not self._permits(attempt.slot, kept, now):
+            # Not to be voted for, or not yet. P2c asks for q promises of this ballot, whichever: if
+            # q hold nothing of the kind, it was never chosen; until then more may come.
+            attempt_left = attempt.without(lambda v: not self._permits(attempt.slot, v, now))
+            if len(attempt_left.promises) < self.quorum:
+                return []
+            kept = attempt_left.value_to_adopt()
+        value = kept or self._own_value(attempt.slot, now)
         if value is None or not self._permits(attempt.slot, value, now):
             self.attempt = None  # Nothing to propose any more, or nothing to vote for itself yet.
             self.not_before = Instant(now + RESEND_AFTER_S)
@@ -201,10 +212,14 @@ class Proposer:
         self._failures = 0
 
     def resend(self, now: Instant) -> list[Effect]:
-        """Ask those again who did not answer, if it is time."""
+        """Ask those again who did not answer, if it is time, or go on if it is allowed by now."""
         attempt = self.attempt
         if attempt is None or now < attempt.resend_at:
             return []
+        if attempt.preparing:
+            effects = self.proceed(now)
+            if self.attempt is None or not attempt.preparing:
+                return effects
         attempt.resend_after_s = min(attempt.resend_after_s * 2, RESEND_AFTER_MAX_S)
         attempt.resend_at = Instant(now + attempt.resend_after_s)
         return self._to_others(attempt.ask.frame, but=attempt.answered)

@@ -6,13 +6,14 @@ from ledger import Instant
 from roles import K3sReading
 from tests.roles.leases import (
     ALL_OF_THREE,
+    lease,
     leased,
     part,
     pass_time,
     state,
     stop_k3s,
 )
-from tests.roles.table import THREE, Table
+from tests.roles.table import THREE, Table, states
 from tests.roles.world import signer_of
 
 
@@ -126,3 +127,28 @@ def test_a_reading_of_another_cluster_is_no_evidence() -> None:
         table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
         table.settle()
         assert state(table, 1).phase == "started"
+
+
+def test_one_early_vote_to_abandon_does_not_throw_a_good_generation_away() -> None:
+    table = leased()
+    plan = state(table, 1).plan
+    assert plan is not None
+    name = plan.seats[0].node_name
+
+    def pass_without(pair: set[int], seconds: float) -> None:
+        end = table.now + seconds
+        while table.now < end:
+            table.wait(0.25)
+            for _ in range(8):
+                table.posted = [p for p in table.posted if {p.sender, p.to} != pair]
+                table.posted.sort(key=lambda post: post.sender != 3)  # Its promise comes first.
+                table.deliver()
+
+    pass_without({1, 3}, 97.0)
+    assert lease(table, 3).mute  # It voted for the end of x, which is alive; 2 did not.
+    reading = K3sReading(
+        cluster_id=plan.cluster_id, voters=(name,), members=(name,), kube_system_uid="uid"
+    )
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    pass_without(set(), 60.0)
+    assert {one.phase for one in states(table).values()} == {"formed"}
