@@ -6,8 +6,9 @@ slot of the decision log (`roles._genesis`) decides which one counts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from ledger import NodeId
@@ -15,6 +16,8 @@ from roles._types import Candidate, ClusterPlan, Seat
 
 SERVER_MEMORY_MIN_MIB = 1843
 """1.8 GiB: what machines sold with 2 GiB report, and what k3s asks of a server (docs.k3s.io)."""
+
+NOBODY: Mapping[NodeId, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +59,16 @@ def rank(
     *,
     control_plane: int,
     vip: str | None = None,
-    failed_before: Collection[NodeId] = (),
+    failed_before: Mapping[NodeId, int] = NOBODY,
     had_turn: Collection[NodeId] = (),
 ) -> Ranking:
     """Order those who may hold a seat.
 
     Wish first (control plane before automatic), then memory, cores and node id; those whose clock
-    is wrong come after all others, because their k3s waits, then members of an abandoned plan that
-    failed, `failed_before`, and those that could have proposed this plan and did not, `had_turn`,
-    last of all. Cluster-critical settings must be equal on all servers, so only the largest group
+    is wrong come after all others, because their k3s waits, then members of abandoned plans that
+    failed, `failed_before` (in which generation last: the longer ago, the better), and those
+    that could have proposed this plan and did not, `had_turn`, last of all. Cluster-critical
+    settings must be equal on all servers, so only the largest group
     of equal settings is eligible; of two equally large ones, that of the best-ranked candidate.
     Servers are told apart by their addresses, so of
     several with the same one none is eligible, and none at `vip`, the virtual one.
@@ -103,7 +107,7 @@ def elect(
     cluster_id: str,
     network: Literal["lan", "overlay"],
     vip: str | None,
-    failed_before: Collection[NodeId] = (),
+    failed_before: Mapping[NodeId, int] = NOBODY,
     had_turn: Collection[NodeId] = (),
 ) -> ClusterPlan | NotYet:
     """Return the plan these candidates make, or what it lacks.
@@ -115,7 +119,7 @@ def elect(
         cluster_id: 32 hex digits, random, new for each plan.
         network: how the members reach one another.
         vip: the virtual address, or None.
-        failed_before: members of an abandoned plan that failed.
+        failed_before: members of abandoned plans that failed, and in which generation last.
         had_turn: those that rank last of all, because they did not propose in time.
     """
     ranking = rank(
@@ -197,12 +201,12 @@ def _unfit(candidate: Candidate, control_plane: int, vip: str | None) -> str | N
 
 
 def _merit(
-    candidate: Candidate, failed_before: Collection[NodeId], had_turn: Collection[NodeId]
-) -> tuple[bool, bool, bool, bool, int, int, NodeId]:
+    candidate: Candidate, failed_before: Mapping[NodeId, int], had_turn: Collection[NodeId]
+) -> tuple[bool, int, bool, bool, int, int, NodeId]:
     """Sort key, best first."""
     return (
         candidate.node in had_turn,
-        candidate.node in failed_before,
+        failed_before.get(candidate.node, 0),
         candidate.clock_is_wrong,
         candidate.wish != "control-plane",
         -candidate.memory_mib,

@@ -7,13 +7,13 @@ is the business of the ballots.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Literal
 
 from ledger import Instant, NodeId
-from roles._election import NotYet, elect, rank
+from roles._election import NOBODY, NotYet, elect, rank
 from roles._electorate import machines
 from roles._types import Bounds, Candidate, ClusterPlan
 
@@ -43,7 +43,7 @@ class Nomination:
         network: Literal["lan", "overlay"],
         rng: Random,
         generation: int,
-        failed_before: Collection[NodeId] = (),
+        failed_before: Mapping[NodeId, int] = NOBODY,
     ) -> None:
         self._me = me
         self._bounds = bounds
@@ -51,7 +51,7 @@ class Nomination:
         self._network = network
         self._rng = rng
         self._generation = generation
-        self._failed_before = frozenset(failed_before)
+        self._failed_before = failed_before
         self._here: tuple[Candidate, ...] = ()
         self._settled_from: Instant | None = None
         self._enough_from: Instant | None = None

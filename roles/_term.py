@@ -140,11 +140,14 @@ class Term:
         return self._frame.log.tell_since(voter, (self.memory.generation, "claim"))
 
 
-def failed_before(journal: Journal, generation: int) -> frozenset[NodeId]:
-    """Return who failed in the generations before: their initialisers, and who was missing."""
-    failed: set[NodeId] = set()
+def failed_before(journal: Journal, generation: int) -> dict[NodeId, int]:
+    """Return who failed in the generations before, initialisers and who was missing, and when last.
+
+    "When" is the number of the generation.
+    """
+    failed: dict[NodeId, int] = {}
     for number, memory in sorted(journal.memories.items()):
         over = memory.abandonment
         if number < generation and over is not None and isinstance(over.value, Abandon):
-            failed |= {over.value.initialiser, *over.value.failed}
-    return frozenset(failed)
+            failed |= dict.fromkeys((over.value.initialiser, *over.value.failed), number)
+    return failed

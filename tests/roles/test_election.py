@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from ledger import NodeId
 from roles import Bounds, Candidate, ClusterPlan, NotYet, RoleWish, elect, rank
-from roles._election import SERVER_MEMORY_MIN_MIB
+from roles._election import NOBODY, SERVER_MEMORY_MIN_MIB
 from roles._records import Claim, decode_value, encode_value
 from tests.roles.world import candidate_of, signer_of
 
@@ -67,7 +68,7 @@ def test_the_members_interface_for_the_virtual_address_is_the_plans_if_they_agre
 
 
 def elected(
-    candidates: list[Candidate], failed_before: frozenset[NodeId] = frozenset()
+    candidates: list[Candidate], failed_before: Mapping[NodeId, int] = NOBODY
 ) -> ClusterPlan | NotYet:
     return elect(
         candidates,
@@ -172,14 +173,14 @@ def test_wish_comes_before_memory_memory_before_cores_cores_before_id() -> None:
 
 def test_members_of_an_abandoned_plan_come_last() -> None:
     best = four()[0].node
-    plan = elected(four(), failed_before=frozenset({best}))
+    plan = elected(four(), failed_before={best: 1})
     assert isinstance(plan, ClusterPlan)
     assert plan.seat_of(best) is None
 
 
 def test_a_member_of_an_abandoned_plan_still_fills_a_seat_that_nobody_else_can() -> None:
     best = four()[0].node
-    plan = elected(four()[:3], failed_before=frozenset({best}))
+    plan = elected(four()[:3], failed_before={best: 1})
     assert isinstance(plan, ClusterPlan)
     assert plan.seats[-1].node == best
 
@@ -245,3 +246,11 @@ def test_equal_candidates_elect_equally_whatever_the_hash_seed() -> None:
     }
     assert len(plans) == 1
     assert "initialiser" in plans.pop()
+
+
+def test_who_failed_last_ranks_last_of_those_that_failed() -> None:
+    first = [c.node for c in rank(four(), control_plane=3).eligible]
+    best, second, third, fourth = first
+    again = {best: 3, second: 1, third: 2, fourth: 1}
+    ranked = rank(four(), control_plane=3, failed_before=again).eligible
+    assert [c.node for c in ranked] == [second, fourth, third, best]
