@@ -109,6 +109,7 @@ def elect(
     vip: str | None,
     failed_before: Mapping[NodeId, int] = NOBODY,
     had_turn: Collection[NodeId] = (),
+    away: Sequence[Candidate] = (),
 ) -> ClusterPlan | NotYet:
     """Return the plan these candidates make, or what it lacks.
 
@@ -120,6 +121,8 @@ def elect(
         network: how the members reach one another.
         vip: the virtual address, or None.
         failed_before: members of abandoned plans that failed, and in which generation last.
+        away: voters that are not here; like those present, they let the plan have a lease only if
+            their meshd can keep one.
         had_turn: those that rank last of all, because they did not propose in time.
     """
     ranking = rank(
@@ -144,7 +147,7 @@ def elect(
         token_commitment=first.token_commitment,
         vip=vip,
         vip_interface=_shared_interface(members),
-        leased=all(c.fuse for c in members),
+        leased=all(c.fuse for c in (*candidates, *away)),
     )
 
 

@@ -107,6 +107,7 @@ class Nomination:
             vip=self._vip,
             failed_before=self._failed_before,
             had_turn=frozenset(eligible[: self._place or 0]),
+            away=[c for c in candidates if c.node in voters and c not in self._here],
         )
 
     def turn(self) -> Instant | None:

@@ -24,7 +24,7 @@ from tests.roles.world import signer_of
 # Whether there is a lease.
 
 
-def test_a_plan_is_leased_if_all_its_members_have_a_fuse() -> None:
+def test_a_plan_is_leased_if_all_voters_have_a_fuse() -> None:
     plan = state(leased(ALL_OF_THREE), 1).plan
     assert plan is not None
     assert plan.leased
@@ -45,6 +45,22 @@ def test_without_a_fuse_on_one_member_all_is_as_it_was_without_leases() -> None:
     pass_time(table, 1000.0, silent=[1])
     assert state(table, 2).generation == 1
     assert state(table, 2).phase == "started"
+
+
+@pytest.mark.parametrize("present", [[1, 2, 3, 4], [1, 2, 3]])
+def test_a_voter_without_a_fuse_that_gets_no_seat_leaves_the_plan_without_a_lease(
+    present: list[int],
+) -> None:
+    table = Table(Bounds.bounded(control_plane=3, nodes_max=4))
+    table.seat(1, 2, 3, fuse=True)
+    table.seat(4)
+    table.look_around(present)
+    table.wait(1.6)
+    table.settle()
+    plan = state(table, 1).plan
+    assert plan is not None
+    assert plan.seat_of(signer_of(4).node_id) is None
+    assert not plan.leased
 
 
 # Renewing it.
