@@ -19,6 +19,7 @@ INTERRUPTED = 130
 # verb: (module below meshd.cli, name of its click command, one line of help).
 VERBS = {
     "admin-key": ("admin_key", "admin_key", "Make keys of administrators."),
+    "bootstrap": ("bootstrap", "bootstrap", "See how the cluster is started."),
     "completion": ("completion", "completion", "Print a script that completes words in a shell."),
     "config": ("config", "config", "Check and show the configuration."),
     "daemon": ("daemon", "daemon", "Run the daemon in the foreground."),

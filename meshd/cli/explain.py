@@ -59,11 +59,7 @@ def explain(what: str, node: str | None, output: str, run_dir: Path) -> None:
     """
     code = _CODE.fullmatch(what)
     if what in TOPICS:
-        content = Client(run_dir).get(f"/v1/explain/{what}", node=node)
-        if output == "text":
-            click.echo(shown(content, _width()))
-        else:
-            print_object(content, output)
+        print_explanation(Client(run_dir).get(f"/v1/explain/{what}", node=node), output)
     elif node is not None or output != "text":
         raise _nothing_of(what, "an error code takes neither a node nor -o" if code else None)
     elif code is not None:
@@ -73,6 +69,14 @@ def explain(what: str, node: str | None, output: str, run_dir: Path) -> None:
             click.echo(f"{meaning.code}  {meaning.title}")
     else:
         raise _nothing_of(what, None)
+
+
+def print_explanation(content: Json, output: str) -> None:
+    """Print an Explanation object."""
+    if output == "text":
+        click.echo(shown(content, _width()))
+    else:
+        print_object(content, output)
 
 
 def meaning_of(code: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import trio
 
+from meshd.clock import read_instant
 from meshd.config import KubeVip, Settings
 from meshd.explain import Given, Refused, Setting
 from meshd.mesh import LibP2PMesh
@@ -32,4 +33,5 @@ def gather(settings: Settings, mesh: LibP2PMesh) -> Given:
         deaf=mesh.deaf,
         vip_lease_s=(settings.kubevip or KubeVip(address="")).lease_duration_s,
         discovery=settings.discovery,
+        now=read_instant(),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from ledger import NodeId
 from meshd.explain._evidence import entries, listed, names, own_entry, record_of
 from meshd.explain._given import Given
+from meshd.explain._lease import lease_causes
 from meshd.explain._model import Cause, Explanation, Subject
 from meshd.explain._role import SIZE_KEYS
 from meshd.node import Node
@@ -29,12 +30,14 @@ def explain_genesis(node: Node, given: Given, whose: NodeId) -> Explanation:
         *_not_counted(node, state),
         *_not_voting(node),
         *_problems(state),
+        *_given_up(node, state),
         *_earlier(node, state),
     ]
     waits: str | None = None  # The first slot that is not decided; the next ones wait for it.
     for slot in state.slots:
         causes.append(_decided(node, state, slot) if slot.decided else _open(node, slot, waits))
         waits = waits or (None if slot.decided else slot.slot.upper())
+    causes += lease_causes(node, state, given.now)
     if whose != node.me:
         causes.append(_part_of(node, state, whose))
     return Explanation(
@@ -115,15 +118,36 @@ def _problems(state: GenesisState) -> list[Cause]:
     ]
 
 
+def _given_up(node: Node, state: GenesisState) -> list[Cause]:
+    """Return the generations before this one, and why each was given up."""
+    causes = []
+    for before in state.history:
+        first = before.initialiser
+        whose = f" of {node.directory.name(first)}" if first is not None else ""
+        why = before.reason or "a later one began, which needs that it was"
+        decided = [slot for slot in before.slots if slot.decided]
+        signed = {signer for slot in decided for signer in slot.signers}
+        by = f"; signed by {listed(names(node, signed))}" if signed else ""
+        keys = [f"genesis/{before.number}/{slot.slot}" for slot in decided]
+        text = f"generation {before.number}{whose} was given up: {why}{by}"
+        held = tuple(entry for key in keys for entry in entries(node, key))
+        causes.append(Cause(subject=f"gen. {before.number}", text=text, entries=held))
+    return causes
+
+
 def _earlier(node: Node, state: GenesisState) -> list[Cause]:
-    """Return what the ledger holds of other generations."""
-    current = f"genesis/{state.generation}/"
+    """Return what the ledger holds of generations that this node knows nothing else of."""
+    told = [f"genesis/{number}/" for number in (state.generation, *_numbers(state))]
     keys = sorted({key for _, key in node.replica.entries if key.startswith("genesis/")})
     return [
         Cause(subject="earlier", text=f"{key} was decided, too", entries=entries(node, key))
         for key in keys
-        if not key.startswith(current) and entries(node, key)
+        if not key.startswith(tuple(told)) and entries(node, key)
     ]
+
+
+def _numbers(state: GenesisState) -> list[int]:
+    return [before.number for before in state.history]
 
 
 def _decided(node: Node, state: GenesisState, slot: SlotState) -> Cause:
@@ -137,6 +161,8 @@ def _decided(node: Node, state: GenesisState, slot: SlotState) -> Cause:
 
 def _content(node: Node, state: GenesisState, slot: SlotState) -> str:
     plan = state.plan
+    if slot.value is not None and slot.value.startswith("abandoned"):
+        return slot.value
     if plan is None:
         return _meaning(slot)
     first = node.directory.name(plan.initialiser)
@@ -156,6 +182,9 @@ def _meaning(slot: SlotState) -> str:
 def _open(node: Node, slot: SlotState, waits: str | None) -> Cause:
     how = _ballot(node, slot) if waits is None else f"after {waits}"
     text = f"open ({_meaning(slot)}): {how}"
+    if slot.voted is not None:
+        proposer = node.directory.name(slot.voted[1])
+        text += f"; this node voted in ballot {slot.voted[0]} of {proposer} for: {slot.voted_for}"
     return Cause(subject=slot.slot.upper(), text=text, fulfilled=False)
 
 
@@ -167,7 +196,8 @@ def _ballot(node: Node, slot: SlotState) -> str:
     if slot.proposer != node.me:
         return f"this node promised {number} to {node.directory.name(slot.proposer)}, who counts"
     if not slot.signers:
-        return f"this node proposes with {number} and collects promises"
+        promised = listed(names(node, slot.promises)) if slot.promises else "nobody yet"
+        return f"this node proposes with {number} and collects promises; promised: {promised}"
     missing = [voter for voter in node.genesis.state.voters if voter not in slot.signers]
     signed, lacking = listed(names(node, slot.signers)), listed(names(node, missing))
     return f"this node proposes with {number}; signed: {signed}; not yet: {lacking}"

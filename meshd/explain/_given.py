@@ -43,6 +43,7 @@ class Given:
     deaf: str | None = None  # Why beacons cannot be heard.
     vip_lease_s: int = 5  # How long kube-vip's holder may be silent.
     discovery: tuple[str, ...] = ("lan", "seeds")
+    now: float = 0.0  # Seconds on CLOCK_BOOTTIME.
 
     def stated(self, *keys: str) -> tuple[Setting, ...]:
         """Return those of the settings that somebody stated, in the order of `keys`.
