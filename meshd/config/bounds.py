@@ -15,13 +15,17 @@ from meshd.config.schema import Finding, Misconfigured
 from meshd.config.token import NODES_MAX, Token
 from roles import VOTES_MAX, Bounds
 
+_OPEN_MIN = 3
+"""Machines assumed at least where nobody says how many: two must agree, because one alone could be
+one of many that cannot reach the others. One machine by itself is told so with nodes_max: 1."""
+
 
 def decide_bounds(token: Token, checked: Checked) -> tuple[Bounds, tuple[Finding, ...]]:
     """Return the network's bounds, and what the operator should know about them.
 
     Raises:
-        Misconfigured: token and file contradict each other, the file leaves a control plane of 1
-            without a number of machines, or more must agree than a record has room for.
+        Misconfigured: token and file contradict each other, or more must agree than a record has
+            room for.
     """
     if token.bounds is None:
         bounds, findings = _from_file(checked)
@@ -64,17 +68,8 @@ def _from_file(checked: Checked) -> tuple[Bounds, tuple[Finding, ...]]:
         _check_reachable(nodes_max, "p2p.meshd.nodes_max", control_plane, least, checked)
         bounds = Bounds.bounded(control_plane=control_plane, nodes_max=nodes_max)
         return replace(bounds, quorum=max(bounds.quorum, least)), tuple(findings)
-    if control_plane == 1:
-        raise _error(
-            "MESH-1030",
-            keys.NETWORK_TOKEN,
-            checked,
-            "this token does not say how many machines there are, and one alone could start a "
-            "cluster of its own",
-            "set p2p.meshd.nodes_max to the most machines that will ever get this token",
-        )
     bounds = Bounds.bounded(
-        control_plane=control_plane, nodes_max=max(2 * control_plane - 1, least)
+        control_plane=control_plane, nodes_max=max(2 * control_plane - 1, _OPEN_MIN, least)
     )
     bounds = replace(bounds, bound="open", quorum=max(bounds.quorum, least))
     findings.append(

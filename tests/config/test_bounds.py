@@ -43,10 +43,12 @@ def test_an_edgevpn_token_takes_its_bounds_from_the_file(
     assert settings.bounds.nodes_max < 2 * settings.bounds.quorum
 
 
-def test_a_single_control_plane_needs_the_number_of_machines(load: Load) -> None:
-    error = refusal(load, "p2p: {network_token: EDGEVPN}")
-    assert error.code == "MESH-1030"
-    assert "p2p.meshd.nodes_max" in error.fix
+def test_one_machine_alone_starts_nothing_unless_the_file_says_that_it_is_the_only_one(
+    load: Load,
+) -> None:
+    several = load("p2p: {network_token: EDGEVPN}")
+    assert several.bounds == Bounds(bound="open", nodes_max=3, quorum=2, control_plane=1)
+    assert "MESH-1029" in codes(several)
     single = load("p2p: {network_token: EDGEVPN, meshd: {nodes_max: 1}}")
     assert single.bounds == Bounds(bound="bounded", nodes_max=1, quorum=1, control_plane=1)
 
