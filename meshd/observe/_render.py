@@ -61,6 +61,8 @@ def _words(line: Line) -> str:
 
 
 def _quoted(value: Plain) -> str:
+    if isinstance(value, list) and not any(isinstance(one, list | dict) for one in value):
+        value = ",".join(map(str, value))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = _printable(text)
     return json.dumps(text, ensure_ascii=False) if re.search(r'[\s"=]', text) or not text else text

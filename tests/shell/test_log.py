@@ -38,13 +38,13 @@ def test_the_journal_gets_short_lines_with_a_priority(tmp_path: Path) -> None:
         log.info("role_decided", text="worker: 3 seats are taken")
         log.warning("peer_rejected", peer=NODE, reason='a "bad" frame')
         log.error("failed", text="two\nlines")
-        log.debug("detail")
+        log.debug("detail", addresses=["/ip4/10.0.0.11/tcp/7946", "/ip6/::1/tcp/7946"], n=[])
         stream.seek(0)
         assert stream.read().splitlines() == [
             "<6>role_decided: worker: 3 seats are taken",
             '<4>peer_rejected peer=…Rcw3UERE reason="a \\"bad\\" frame"',
             "<3>failed: two lines",
-            "<7>detail",
+            '<7>detail addresses=/ip4/10.0.0.11/tcp/7946,/ip6/::1/tcp/7946 n=""',
         ]
         error = MeshdError("MESH-2001", "no disk", fix="mount it")
         assert shown_at_the_end(error, journal, stream) == (
