@@ -80,3 +80,10 @@ def test_an_unknown_code_is_a_usage_error(meshd: Meshd) -> None:
     ran = meshd("explain", "MESH-0000")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.startswith("error[MESH-7018]: no error has the code MESH-0000")
+
+
+def test_bootstrap_status_is_what_explains_genesis(meshd: Meshd, daemon: FakeDaemon) -> None:
+    ran = meshd("bootstrap", "status")
+    assert (ran.code, ran.out, ran.err) == (0, TEXT, "")
+    assert daemon.requests == ["/v1/explain/genesis"]
+    assert json.loads(meshd("bootstrap", "status", "-o", "json").out) == EXPLANATION

@@ -259,3 +259,20 @@ def test_nobody_is_synchronised_before_the_ledgers_were_exchanged() -> None:
     found = cause(explain(node, GIVEN, "join", None), "synchronised")
     assert (found.fulfilled, found.entries) == (False, ())
     assert found.text == "with nobody: the first exchange of ledgers is not complete"
+
+
+def test_before_a_cluster_has_formed_the_lease_says_how_long_k3s_may_run_and_who_lets_it() -> None:
+    world = world_after(12.0, machines=3)
+    said = {}
+    for place in range(3):
+        node = node_in(world, place)
+        moment = world.machines[place].moment(world.timeline.now)
+        given = Given(settings=GIVEN.settings, now=moment.at)
+        lease = node.genesis.state.lease
+        assert lease is not None, node.genesis.state.phase
+        said[lease.role] = cause(explain(node, given, "genesis", None), "lease").text
+    assert sorted(said) == ["initialiser", "member"]
+    assert re.fullmatch(
+        r"k3s here may run \d+ s more; let run on by n\d \(asked \d+ s ago\).*", said["initialiser"]
+    )
+    assert re.fullmatch(r"k3s here may run \d+ s more, as n\d shares it", said["member"])
