@@ -22,7 +22,7 @@ import yaml
 
 from meshd.cli.client import Client
 from meshd.errors import MeshdError
-from simulations.lab import laboratory, network
+from simulations.lab import glance, laboratory, network
 from simulations.lab.cloudconfig import generate
 from simulations.lab.figures import Figure, as_json, joined, table
 from simulations.lab.gauges import (
@@ -339,12 +339,12 @@ def _misses(node: NodePlaces, name: str) -> bool:
 
 
 def _alive(node: NodePlaces) -> set[str]:
-    """Return the names that a node sees alive; none while it does not answer."""
+    """Return the machines that a node sees alive; none while it does not answer."""
     try:
         status = _status(node)
     except MeshdError:
         return set()
-    return {str(one["name"]) for one in status["nodes"] if one["state"] == "alive"}
+    return {glance.machine_of(one["name"]) for one in status["nodes"] if one["state"] == "alive"}
 
 
 def _client(node: NodePlaces) -> Client:

@@ -42,9 +42,17 @@ class Glance:
 
     @property
     def sees(self) -> frozenset[str]:
-        """Return the names of the nodes that this one sees alive, itself included."""
+        """Return the names of the machines that this one sees alive, itself included."""
         nodes = self.status["nodes"] if self.status is not None else []
-        return frozenset(str(node["name"]) for node in nodes if node["state"] == "alive")
+        return frozenset(machine_of(node["name"]) for node in nodes if node["state"] == "alive")
+
+
+def machine_of(name: str) -> str:
+    """Return the laboratory's name of a node, which has a suffix once a machine was wiped.
+
+    Its old identity and the new one have the same host name, so their nodes are told apart.
+    """
+    return name.partition("-")[0]
 
 
 def look(laboratory: Laboratory, *, timeout_s: float = TIMEOUT_S) -> tuple[Glance, ...]:
