@@ -37,7 +37,7 @@ REACHED_MIN = {
 }
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_no_seed_breaks_a_promise_and_every_seed_forms_a_cluster() -> None:
     reached: Counter[str] = Counter()
     failures = []
