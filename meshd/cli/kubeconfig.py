@@ -97,7 +97,7 @@ def _refuse_provisional(status: Json) -> None:
             "MESH-7041",
             f"there is no cluster to administer yet: genesis is {phase}",
             cause="until it has formed for good a cluster is provisional and may still be given up"
-            + (f"; this node waits for {waiting}" if waiting else ""),
+            + (f"; here: {waiting}" if waiting else ""),
             fix="`meshd wait --for formed`, then again",
         )
 
