@@ -217,7 +217,7 @@ def test_a_full_disk_between_drop_in_and_permit_keeps_no_k3s_down(
     monkeypatch.setattr(gate, "grant", full)
     for stop in (1, 2):
         calls.clear()
-        order = replace(initialiser(formed=True), join=(ADDRESSES[N3], ADDRESSES[N2])[stop - 1 :])
+        order = replace(initialiser(formed=True), join=(ADDRESSES[N3], ADDRESSES[N2])[: 3 - stop])
         with pytest.raises(OSError, match="No space"):
             lay(tmp_path, N1, order)
         assert verdict(tmp_path) is None
