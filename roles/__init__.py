@@ -1,15 +1,16 @@
 """Who does what: the electorate, genesis (one Paxos log), and the ranking. Pure."""
 
 from roles._election import NotYet, Ranking, Refusal, elect, rank
-from roles._electorate import Electorate, Halt, electorate, is_willing
+from roles._electorate import Electorate, electorate, is_willing
 from roles._evidence import K3sReading
 from roles._genesis import Genesis
 from roles._messages import VOTES_MAX
-from roles._records import Decision, read_record, verify_record
+from roles._records import read_record, verify_record
 from roles._state import (
     Effect,
     GenesisPhase,
     GenesisState,
+    LeaseState,
     Problem,
     Publish,
     Record,
@@ -25,14 +26,13 @@ __all__ = [
     "Bounds",
     "Candidate",
     "ClusterPlan",
-    "Decision",
     "Effect",
     "Electorate",
     "Genesis",
     "GenesisPhase",
     "GenesisState",
-    "Halt",
     "K3sReading",
+    "LeaseState",
     "NotYet",
     "Problem",
     "Publish",

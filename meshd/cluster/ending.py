@@ -45,6 +45,9 @@ class Ending:
         waiting = None
         try:
             for cluster in (*order.abandoned, *stop):
+                if cluster in self._aside:  # Down, and nothing is left that could be started.
+                    ended.append(cluster)
+                    continue
                 await trio.to_thread.run_sync(gate.revoke, self._state_dir, cluster)
                 await self._hostinit.stop(cluster)
                 held = self._hostinit.look()
@@ -67,7 +70,7 @@ class Ending:
             if self._hostinit.look().cluster in (None, cluster):
                 await trio.to_thread.run_sync(end_containers, self._paths)
             self._emptied.add(cluster)
-        if not aside or cluster in self._aside:
+        if not aside:
             return
         if await trio.to_thread.run_sync(set_aside, self._paths, cluster):
             folder = str(aside_folder(self._paths, cluster))

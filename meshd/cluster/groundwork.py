@@ -136,8 +136,11 @@ class Groundwork:
         content = drop_in(order, self.settings, machine, given=given)
         permit = self._permit(order, plan, node_ip, gate.digest(content))
         before = gate.read_permit(self.state_dir)
-        same = before is not None and before.cluster_id == plan.cluster_id
-        if same and before is not None and before.drop_ins != permit.drop_ins:
+        if (
+            before is not None
+            and before.cluster_id == plan.cluster_id
+            and before.drop_ins != permit.drop_ins
+        ):
             # Both count meanwhile: a crash between the two files must keep no k3s down.
             both = (*before.drop_ins[:1], *permit.drop_ins)
             gate.grant(self.state_dir, msgspec.structs.replace(permit, drop_ins=both))

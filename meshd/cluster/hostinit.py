@@ -160,7 +160,7 @@ class OwnProcess:
         if not told or report.get("boot_id") != processes.boot_id():
             report = {}  # Of what was ordered before, or of another boot.
         last, of = report.get("last_exit"), running or order
-        cluster = None if of is None else of["incarnation"].partition("/")[0]
+        cluster = None if of is None else lease.cluster_of(of["incarnation"])
         return Held(
             pid=running["pid"] if running is not None else None,
             exits=report.get("exits", 0),

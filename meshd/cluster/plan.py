@@ -19,6 +19,7 @@ from meshd.cluster.paths import API_PORT, K3sPaths
 from meshd.config.critical import RESERVED_VARIABLES, is_reserved, parse_args
 from meshd.config.schema import K3sArguments, Settings
 from meshd.events import ClusterOrder
+from meshd.holder.lease import cluster_of
 from roles import ClusterPlan
 
 _DEFAULT_PATHS = K3sPaths()
@@ -69,7 +70,7 @@ class Launch:
     @property
     def cluster(self) -> str:
         """The id of the cluster that k3s is to belong to."""
-        return self.incarnation.partition("/")[0]
+        return cluster_of(self.incarnation)
 
 
 _RANGES = ("cluster-cidr", "service-cidr")

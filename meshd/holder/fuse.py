@@ -60,7 +60,7 @@ def main(folder: Path, *, pid: int, ready: int) -> None:
     if running is None or running["pid"] != pid or not is_alive(running):
         return
     pidfd = os.pidfd_open(pid)
-    cluster = running["incarnation"].partition("/")[0]
+    cluster = lease.cluster_of(running["incarnation"])
     write_json(folder / "fuse.json", record_of(os.getpid()) | {"watches": pid})
     os.write(ready, b"a")
     os.close(ready)

@@ -18,6 +18,11 @@ START_MIN_S = 30.0
 """k3s is started only while at least this much is left (docs/genesis.md)."""
 
 
+def cluster_of(incarnation: str) -> str:
+    """Return the id of the cluster that an incarnation of k3s belongs to."""
+    return incarnation.partition("/")[0]
+
+
 def deadline(folder: Path, cluster: str) -> float:
     """Return until when k3s of the cluster may run: CLOCK_BOOTTIME, infinite, or 0 for never.
 

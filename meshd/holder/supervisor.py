@@ -134,7 +134,7 @@ class Supervisor:
             if running is not None and not self._may_run(running):
                 running.stop(0.0)
                 running = None
-                self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+                self._back_off()
             if self.order.get("stop"):
                 self._say_down()
             elif running is None:
@@ -179,7 +179,7 @@ class Supervisor:
         try:
             pid = os.fork()
         except OSError:  # Too many processes, or too little memory, just now.
-            self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+            self._back_off()
             return None
         if pid == 0:
             become_k3s(self.folder, self.log, self.order)
@@ -209,7 +209,7 @@ class Supervisor:
         if missing != self.report["blocked"]:
             self._publish({"blocked": missing})
         if missing is not None:
-            self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+            self._back_off()
             return False
         return self._passes_gate()
 
@@ -221,7 +221,7 @@ class Supervisor:
         if refused != self.report["refused"]:
             self._publish({"refused": refused})
         if refused is not None:
-            self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+            self._back_off()
             return False
         return self.order == (read_json(self.folder / "order.json") or self.order)
 
@@ -240,7 +240,7 @@ class Supervisor:
         return True
 
     def _lease_left_s(self) -> float:
-        return lease.left_s(self.folder, self.order["incarnation"].partition("/")[0])
+        return lease.left_s(self.folder, lease.cluster_of(self.order["incarnation"]))
 
     def _note(self) -> Path:
         return self.folder / f"had-{self.order['incarnation'].replace('/', '-')}"
@@ -278,7 +278,7 @@ class Supervisor:
                 "last_exit": how | {"lines": last_lines(self.log, running.log_from)},
             }
         )
-        self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
+        self._back_off()
 
     def _publish(self, change: Record) -> None:
         self.report |= change
@@ -288,6 +288,9 @@ class Supervisor:
             self.report_is_late = True
         else:
             self.report_is_late = False
+
+    def _back_off(self) -> None:
+        self.not_before = time.monotonic() + self._seconds("back_off_s", BACK_OFF_S)
 
     def _seconds(self, name: str, default: float) -> float:
         return float(self.order.get(name, default))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +12,9 @@ import pytest
 import trio
 
 from ledger import Instant
+from meshd.events import LEASE_START_MIN_S
 from meshd.holder import lease, processes
 from tests.cluster.supervised import Bench, is_alive, until
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path / "bench")
-    yield bench
-    with trio.CancelScope(shield=True):
-        await bench.clear_away()
-    bench.check_never_two()
 
 
 def from_now(seconds: float) -> Instant:
@@ -59,6 +50,10 @@ async def test_a_lease_with_too_little_left_starts_nothing(bench: Bench, left_s:
     await bench.host.ensure(bench.launch("server", name="c1/server", leased=True))
     await until(lambda: bench.host.look().unleased)
     assert bench.started == []
+
+
+def test_the_holder_and_the_simulated_one_ask_for_the_same_rest_of_a_lease() -> None:
+    assert lease.START_MIN_S == LEASE_START_MIN_S  # Neither may import the other.
 
 
 async def test_a_lease_of_another_cluster_starts_nothing(bench: Bench) -> None:
