@@ -7,6 +7,7 @@ quorum and the control plane need are never lost: these are the assumptions of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -78,6 +79,46 @@ def legal_bounds() -> tuple[Bounds, ...]:
         for size in (1, 3, 5)
         for most in range(size, 8)
         for quorum in range(max(most // 2 + 1, size), most + 1)
+    )
+
+
+def calm(
+    bounds: Bounds,
+    machines: int,
+    *,
+    seed: int = 1,
+    rates: Sequence[float] = (),
+    vip: bool = True,
+    weather: Weather | None = None,
+    k3s_slowness: float = 1.0,
+) -> Scenario:
+    """Return a scenario without faults, in which all machines boot at once.
+
+    As many of them may vote as `bounds` allow; clocks are right unless `rates` says otherwise.
+    """
+    return Scenario(
+        seed=seed,
+        bounds=bounds,
+        machines=tuple(
+            MachineSpec(
+                index=index,
+                wish="auto",
+                may_vote=index < bounds.nodes_max,
+                boots_at_s=0.0,
+                wall_offset_ms=0,
+                rate=rates[index] if rates else 1.0,
+            )
+            for index in range(machines)
+        ),
+        vip=vip,
+        cut_at_start=False,
+        bridged=False,
+        weather=weather or Weather(),
+        faults_until_s=0.0,
+        fault_gap_s=1.0,
+        crash_rate=0.0,
+        vote_crash_rate=0.0,
+        k3s_slowness=k3s_slowness,
     )
 
 

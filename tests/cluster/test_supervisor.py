@@ -5,7 +5,6 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ import trio
 from meshd.cluster.hostinit import OwnProcess
 from meshd.holder import PROGRAM, processes, supervisor
 from tests.cluster.supervised import Bench, is_alive, until
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path / "bench")
-    yield bench
-    with trio.CancelScope(shield=True):
-        await bench.clear_away()
-    bench.check_never_two()
 
 
 async def test_k3s_that_fails_is_started_again_and_its_last_words_are_kept(bench: Bench) -> None:

@@ -7,18 +7,24 @@ from ledger._messages import Push, decode_frame
 from tests.ledger.world import NETWORK, World
 
 
-def test_news_is_passed_on_once_and_not_back() -> None:
-    world = World(4)
-    for a, b in ((0, 1), (1, 2), (1, 3), (2, 3)):
-        world.link(a, b)
-    world.settle()
-    world.write(0, "facts", b"v")
+def pushes_until_quiet(world: World) -> int:
+    """Deliver all that is under way, and what comes of it; return how many pushes there were."""
     pushes = 0
     while world.frames:
         pushes += isinstance(decode_frame(world.frames[0].content), Push)
         world.deliver()
         if not world.frames:
             world.wait_a_moment()
+    return pushes
+
+
+def test_news_is_passed_on_once_and_not_back() -> None:
+    world = World(4)
+    for a, b in ((0, 1), (1, 2), (1, 3), (2, 3)):
+        world.link(a, b)
+    world.settle()
+    world.write(0, "facts", b"v")
+    pushes = pushes_until_quiet(world)
     assert world.converged
     assert pushes == 1 + 2 + 1  # 0 to 1; 1 to 2 and 3; the sooner of those to the other.
 
@@ -31,12 +37,7 @@ def test_among_eight_that_are_all_linked_hardly_anybody_hears_the_same_twice() -
     world.settle()
     world.write(0, "facts", b"v")
     world.write(0, "links", b"w")
-    pushes = 0
-    while world.frames:
-        pushes += isinstance(decode_frame(world.frames[0].content), Push)
-        world.deliver()
-        if not world.frames:
-            world.wait_a_moment()
+    pushes = pushes_until_quiet(world)
     assert world.converged
     once_each = 2 * 7
     all_to_all = 2 * 7 * 6

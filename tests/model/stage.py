@@ -18,7 +18,7 @@ from simulations.model.checkers import Violation
 from simulations.model.machine import Machine, Strategy
 from simulations.model.network import Weather
 from simulations.model.runs import MESHD, exchanged
-from simulations.model.scenario import MachineSpec, Scenario
+from simulations.model.scenario import calm
 from simulations.model.world import World
 from tests.model.broken import BROKEN
 
@@ -120,34 +120,16 @@ def _set(script: Play, strategy: Strategy, *, seed: int) -> World:
         quorum=script.quorum,
         control_plane=script.control_plane,
     )
-    rates = script.rates or (1.0,) * script.nodes
-    world = World(
-        Scenario(
-            seed=seed,
-            bounds=bounds,
-            machines=tuple(
-                MachineSpec(
-                    index=index,
-                    wish="auto",
-                    may_vote=True,
-                    boots_at_s=0.0,
-                    wall_offset_ms=0,
-                    rate=rates[index],
-                )
-                for index in range(script.nodes)
-            ),
-            vip=False,
-            cut_at_start=False,
-            weather=Weather(latency_s=(0.01, 0.03)),
-            faults_until_s=0.0,
-            bridged=False,
-            fault_gap_s=1.0,
-            crash_rate=0.0,
-            vote_crash_rate=0.0,
-            k3s_slowness=script.slowness,
-        ),
-        strategy,
+    scenario = calm(
+        bounds,
+        script.nodes,
+        seed=seed,
+        rates=script.rates,
+        vip=False,
+        weather=Weather(latency_s=(0.01, 0.03)),
+        k3s_slowness=script.slowness,
     )
+    world = World(scenario, strategy)
     world.faulty = False
     for machine in world.machines:
         memory = 16384 - 1024 * machine.spec.index

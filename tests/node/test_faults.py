@@ -13,9 +13,8 @@ from meshd.node import Node
 from meshd.status import build_status
 from roles import Bounds
 from simulations.model.machine import NETWORK_ID
-from simulations.model.network import Weather
 from simulations.model.runs import MESHD
-from simulations.model.scenario import MachineSpec, Scenario
+from simulations.model.scenario import calm
 from simulations.model.world import World
 
 THREE = Bounds.bounded(control_plane=3, nodes_max=3)
@@ -25,24 +24,7 @@ PATIENCE_S = 200.0
 
 def network(bounds: Bounds = THREE, **changes: Mapping[str, object]) -> World:
     """Return a calm network after `PATIENCE_S`; `changes` are to the facts of machines, by name."""
-    scenario = Scenario(
-        seed=1,
-        bounds=bounds,
-        machines=tuple(
-            MachineSpec(index=index, wish="auto", may_vote=True, boots_at_s=0.0, wall_offset_ms=0)
-            for index in range(bounds.nodes_max)
-        ),
-        vip=True,
-        cut_at_start=False,
-        bridged=False,
-        weather=Weather(),
-        faults_until_s=0.0,
-        fault_gap_s=1.0,
-        crash_rate=0.0,
-        vote_crash_rate=0.0,
-        k3s_slowness=1.0,
-    )
-    world = World(scenario, MESHD)
+    world = World(calm(bounds, bounds.nodes_max), MESHD)
     world.faulty = False
     for machine in world.machines:
         change = {"memory_mib": 4096, **changes.get(machine.facts.name, {})}

@@ -13,9 +13,8 @@ from meshd.node import Node
 from meshd.status import Status, build_status, ledger_rows
 from roles import Bounds
 from simulations.model.machine import EPOCH_MS
-from simulations.model.network import Weather
 from simulations.model.runs import MESHD
-from simulations.model.scenario import MachineSpec, Scenario
+from simulations.model.scenario import calm
 from simulations.model.world import World
 
 KEYS = {
@@ -33,29 +32,7 @@ NODE_KEYS = "id name role state path relay rtt_ms node_ip k3s waiting_for"
 @cache
 def world_after(seconds: float, machines: int = 5) -> World:
     """Return a calm network of so many machines, of which five may vote, after so long."""
-    scenario = Scenario(
-        seed=1,
-        bounds=Bounds.bounded(control_plane=3, nodes_max=5),
-        machines=tuple(
-            MachineSpec(
-                index=index,
-                wish="auto",
-                may_vote=index < 5,
-                boots_at_s=0.0,
-                wall_offset_ms=0,
-            )
-            for index in range(machines)
-        ),
-        vip=True,
-        cut_at_start=False,
-        bridged=False,
-        weather=Weather(),
-        faults_until_s=0.0,
-        fault_gap_s=1.0,
-        crash_rate=0.0,
-        vote_crash_rate=0.0,
-        k3s_slowness=1.0,
-    )
+    scenario = calm(Bounds.bounded(control_plane=3, nodes_max=5), machines)
     world = World(scenario, MESHD)
     world.faulty = False
     world.timeline.run_until(seconds)
