@@ -108,9 +108,9 @@ class K3sObserved:
         admin: what is to be sealed for administrators; None on a worker, and while there is none.
         lost_database: this server's database is gone, and etcd lists its old member still.
         stopped: cluster ids with an order to `stop`, or to be set aside, that is carried out: no
-            process of that cluster's k3s is left on this node (the whole cgroup is gone), and
-            neither supervisor nor gate starts one until an order for that cluster without `stop`.
-            Never said before that is so: others found the next cluster on the strength of it.
+            process of that cluster's k3s is left on this node, nor anything in its containers, and
+            neither supervisor nor gate starts one, unless that cluster is formed after all. Never
+            said before that is so: others found the next cluster on the strength of it.
     """
 
     state: K3sState
@@ -246,14 +246,14 @@ class ClusterOrder:
     Args:
         lease_until: CLOCK_BOOTTIME until which k3s of this plan may run, of this boot only. The
             shell hands it to the fuse before it starts k3s, and whenever it grows; the fuse kills
-            k3s (SIGKILL, the whole cgroup, within 10 s) when it passes, whether meshd lives or
-            not. It never shrinks: an order with an earlier one, such as the first of a daemon that
-            was restarted (0.0), leaves the fuse as it is, and k3s running. k3s is *started* only
-            while at least `LEASE_START_MIN_S` are left of it. None: no limit, the fuse is taken
+            k3s (SIGKILL, with all that descends from it and its group, within 10 s) when it passes,
+            whether meshd lives or not. It never shrinks: an order with an earlier one, such as the
+            first of a daemon that was restarted (0.0), leaves the fuse as it is, and k3s running.
+            k3s is *started* only while at least `LEASE_START_MIN_S` are left of it. None: no limit, the fuse is taken
             away; so it is once `formed`, and for a plan that is not `leased`.
         stop: k3s of this plan is to be down (SIGKILL, at once) and to stay down, over restarts of
-            the daemon and of the machine too, until an order for it without `stop`. Carried out, it
-            is reported in `K3sObserved.stopped`. Its data stay where they are.
+            the daemon and of the machine too, unless the cluster is formed after all. Carried out,
+            it is reported in `K3sObserved.stopped`. Its data stay where they are.
         abandoned: cluster ids that a certified decision has ended. A k3s that runs with the data of
             one of them is killed; then the folder that carries its mark is set aside by one rename,
             never deleted (containers killed, mounts undone). Each id is reported in `stopped` when

@@ -151,7 +151,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         name="meshd_generation",
         kind="gauge",
-        help="The generation of the decision log; above 1 only after `bootstrap reset`.",
+        help="The generation of the decision log; above 1 once an earlier "
+        "start of the cluster was given up.",
         read=lambda of: _one(of.figures.generation),
     ),
     Metric(

@@ -96,7 +96,7 @@ class ClusterPlan:
     vip_interface: str = ""
     """The network interface that carries the VIP on every member; empty if they differ in it."""
     leased: bool = False
-    """Whether k3s runs under the forming lease until DONE: every member has a fuse.
+    """Whether k3s runs under the forming lease until DONE: all voters at CLAIM can keep one.
 
     Without it nothing would end the k3s of an initialiser that is cut off, so once STARTED is
     decided such a plan cannot be abandoned: the others wait for its initialiser.

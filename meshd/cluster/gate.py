@@ -1,10 +1,10 @@
 """The gate before every start of k3s: whoever starts it, only what meshd decided is let through.
 
 A person who types `systemctl start k3s`, an image that enabled k3s and meshd's own supervisor all
-come through here (docs/genesis.md, "Fences"). It needs no daemon: it goes by a permit that the
-daemon left beside its state, and by what lies on the disk. Invariant: without a permit that fits
-the disk and k3s' whole configuration nothing is started; with one for a formed cluster, nothing
-that may be broken about meshd keeps k3s from starting.
+come through here; docs/genesis.md says who does not. It needs no daemon: it goes by a permit that
+the daemon left beside its state, and by what lies on the disk. Invariant: without a permit that
+fits the disk and k3s' whole configuration nothing is started; with one for a formed cluster,
+nothing that may be broken about meshd keeps k3s from starting.
 """
 
 from __future__ import annotations

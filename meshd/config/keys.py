@@ -88,7 +88,7 @@ DNS = Key(
 DYNAMIC_ROLES = Key(
     path="p2p.dynamic_roles",
     read=values.flag,
-    idle="roles are decided once, then repaired",
+    idle="roles are decided once",
     about="Kairos' experiment with roles that change.",
 )
 VPN_CREATE = Key(
