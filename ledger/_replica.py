@@ -241,17 +241,19 @@ class Replica:
         if origin is not None:
             self._passing.add(news, peers, now.at)
             return [Store(news)]
-        return [Store(news), *(push for peer in peers for push in self._push(peer, news, now))]
+        return [Store(news), *self._push(peers, news, now)]
 
     def _pass_on(self, now: Moment) -> list[Effect]:
         due = self._passing.due(now.at)
-        return [push for peer, news in due for push in self._push(peer, news, now)]
+        return [push for peer, news in due for push in self._push([peer], news, now)]
 
-    def _push(self, peer: NodeId, news: Sequence[Entry], now: Moment) -> list[Transmit]:
+    def _push(self, peers: Sequence[NodeId], news: Sequence[Entry], now: Moment) -> list[Transmit]:
         if len(news) > _PUSHED_ON_MAX:
-            self._sync.owe([peer], Instant(now.at + self._rng.uniform(*_ASKED_AFTER_S)))
+            for peer in peers:
+                self._sync.owe([peer], Instant(now.at + self._rng.uniform(*_ASKED_AFTER_S)))
             return []
-        return [Transmit(peer, frame) for frame in push_frames(map(encode_entry, news))]
+        frames = list(push_frames(map(encode_entry, news)))
+        return [Transmit(peer, frame) for peer in peers for frame in frames]
 
     def _learn(
         self, peer: NodeId, encoded: Iterable[bytes], now: Moment, *, pushed: bool

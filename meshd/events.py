@@ -249,8 +249,8 @@ class ClusterOrder:
             k3s (SIGKILL, with all that descends from it and its group, within 10 s) when it passes,
             whether meshd lives or not. It never shrinks: an order with an earlier one, such as the
             first of a daemon that was restarted (0.0), leaves the fuse as it is, and k3s running.
-            k3s is *started* only while at least `LEASE_START_MIN_S` are left of it. None: no limit, the fuse is taken
-            away; so it is once `formed`, and for a plan that is not `leased`.
+            k3s is *started* only while at least `LEASE_START_MIN_S` are left of it. None: no limit,
+            the fuse is taken away; so it is once `formed`, and for a plan that is not `leased`.
         stop: k3s of this plan is to be down (SIGKILL, at once) and to stay down, over restarts of
             the daemon and of the machine too, unless the cluster is formed after all. Carried out,
             it is reported in `K3sObserved.stopped`. Its data stay where they are.

@@ -64,7 +64,7 @@ class Forming:
         )
         self._may_initialise = may_initialise
         self._brief = brief
-        self._voter = VoterPart(self._me, self._paper, life_began)
+        self._voter = VoterPart(self._paper, life_began)
         self._member: MemberPart | None = None
         self._tenure: Tenure | None = None
 
@@ -220,4 +220,4 @@ class Forming:
                 self._me, self._paper, self._memory, self._voter, now=now, brief=self._brief
             )
         else:
-            self._member = MemberPart(self._me, self._paper, self._memory, now)
+            self._member = MemberPart(self._paper, self._memory, now)

@@ -146,8 +146,7 @@ class VoterPart:
             the restart (R5).
     """
 
-    def __init__(self, me: NodeId, paper: Paper, now: Instant) -> None:
-        self._me = me
+    def __init__(self, paper: Paper, now: Instant) -> None:
         self._paper = paper
         self.last_answer = now
         self.released_at: Instant | None = None
@@ -176,8 +175,7 @@ class MemberPart:
     Once it said `Down` it keeps k3s down in every later life too: the initialiser counts on that.
     """
 
-    def __init__(self, me: NodeId, paper: Paper, memory: Memory, now: Instant) -> None:
-        self._me = me
+    def __init__(self, paper: Paper, memory: Memory, now: Instant) -> None:
         self._paper = paper
         self._memory = memory
         self._asked = Asked()

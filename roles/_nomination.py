@@ -107,7 +107,11 @@ class Nomination:
             vip=self._vip,
             failed_before=self._failed_before,
             had_turn=frozenset(eligible[: self._place or 0]),
-            away=[c for c in candidates if c.node in voters and c not in self._here],
+            away=[
+                c
+                for c in candidates
+                if c.node in voters and not _is_here(c.node, self._me, present)
+            ],
         )
 
     def turn(self) -> Instant | None:

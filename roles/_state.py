@@ -104,7 +104,6 @@ class GenesisState:
     may_initialise: bool
     lease_until: Instant | None = None  # Of k3s on this node; None: no limit; 0: no lease yet.
     stop: bool = False  # k3s of this plan must be down on this node.
-    abandoned: tuple[str, ...] = ()  # Cluster ids of the generations before, as far as known.
     waiting_for: str | None
     votes: int  # How many voters signed the newest decision.
     kube_system_uid: str | None  # DONE's evidence, once formed.
@@ -112,9 +111,13 @@ class GenesisState:
     voters: tuple[NodeId, ...] = ()  # Whose votes this node counts, here or not; sorted.
     lease: LeaseState | None = None
     history: tuple[Generation, ...] = ()
-    rivals: tuple[ClusterPlan, ...] = ()  # Plans of other clusters that came of the same token.
     excluded: tuple[Refusal, ...]
     problems: tuple[Problem, ...]
+
+    @property
+    def abandoned(self) -> tuple[str, ...]:
+        """The clusters of the generations before, as far as known; the current one proves that."""
+        return tuple(one.cluster_id for one in self.history if one.cluster_id is not None)
 
 
 # Effects, performed in order.

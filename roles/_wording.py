@@ -79,7 +79,6 @@ def describe(view: View) -> GenesisState:
         may_initialise=view.log.may_initialise,
         lease_until=forming.lease_until if forming is not None else None,
         stop=forming.stop if forming is not None else False,
-        abandoned=_abandoned(view, before),
         waiting_for=None if formed else (halt[1].message if halt else _waiting_for(view)),
         votes=len(newest.signers) if newest is not None else 0,
         kube_system_uid=uid if formed else None,
@@ -87,20 +86,9 @@ def describe(view: View) -> GenesisState:
         voters=view.stand.electorate.voters,
         lease=forming.state(mute=view.stand.mute) if forming and not forming.is_over else None,
         history=tuple(_generation(view, view.journal.of(number)) for number in before),
-        rivals=tuple(
-            decision.value.plan
-            for decision in view.log.conflicts.values()
-            if isinstance(decision.value, Claim)
-        ),
         excluded=view.stand.electorate.excluded,
         problems=_problems(view, halt=halt if not formed else None),
     )
-
-
-def _abandoned(view: View, before: Iterable[int]) -> tuple[str, ...]:
-    """Return the clusters of the generations that are over; the current one proves that."""
-    plans = (view.journal.of(number).plan for number in before)
-    return tuple(plan.cluster_id for plan in plans if plan is not None)
 
 
 def _generation(view: View, memory: Memory) -> Generation:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from meshd.errors import MeshdError, UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
@@ -49,6 +53,14 @@ class Verbs(click.Group):
         command = getattr(importlib.import_module(f"meshd.cli.{module}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the verbs from the table: loading each one for a TAB would be slow."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [verb for verb in sorted(VERBS) if verb.startswith(incomplete)]
+        found = [CompletionItem(verb, help=VERBS[verb][2]) for verb in verbs]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
-from importlib import resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,5 +21,8 @@ class Meaning:
 
 def meanings() -> dict[str, Meaning]:
     """Return the meaning of every code, in the order of the codes."""
+    import tomllib
+    from importlib import resources
+
     text = resources.files("meshd").joinpath("errors.toml").read_text(encoding="utf-8")
     return {code: Meaning(code=code, **entry) for code, entry in tomllib.loads(text).items()}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from meshd.cli.output import cell
+from meshd.cli.output import cell, print_object
 from meshd.errors import DaemonUnreachable
 
 if TYPE_CHECKING:
@@ -58,10 +58,8 @@ def _print(before: Json | None, after: Json, show: Show, output: str) -> None:
         if output == "json":
             click.echo(json.dumps(after, ensure_ascii=False))
         else:
-            import yaml
-
             click.echo("---")
-            click.echo(yaml.safe_dump(after, sort_keys=False, allow_unicode=True), nl=False)
+            print_object(after, output)
 
 
 def _print_table(before: Json | None, after: Json, show: Show) -> None:

@@ -92,16 +92,8 @@ def _shims() -> Iterator[int]:
         except (FileNotFoundError, ProcessLookupError):
             continue
         is_shim = Path(os.fsdecode(arguments[0])).name.startswith("containerd-shim")
-        if is_shim and b"k8s.io" in arguments and _same_machine(pid):
+        if is_shim and b"k8s.io" in arguments and processes.shares_network(pid):
             yield pid
-
-
-def _same_machine(pid: int) -> bool:
-    """Whether a process has this one's network: laboratories share a table of processes."""
-    try:
-        return Path(f"/proc/{pid}/ns/net").samefile("/proc/self/ns/net")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def _mounts(paths: K3sPaths) -> Iterator[str]:

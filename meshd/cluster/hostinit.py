@@ -121,7 +121,7 @@ class OwnProcess:
         self._gate = gate
         self._pace: dict[str, object] = {"back_off_s": back_off_s, "grace_s": grace_s}
         self._log = folder / "k3s.log"
-        self._log_from = _size(self._log)
+        self._log_from = processes.size_of(self._log)
 
     async def ensure(self, launch: Launch) -> None:
         held = self.look()
@@ -180,7 +180,7 @@ class OwnProcess:
             await self._wake_supervisor()
 
     def new_lines(self) -> list[str]:
-        size = _size(self._log)
+        size = processes.size_of(self._log)
         if size < self._log_from:
             self._log_from = 0  # The supervisor shortened it.
         start = max(self._log_from, size - _LOG_BYTES_AT_ONCE)
@@ -225,10 +225,3 @@ class OwnProcess:
         result = await trio.run_process(program, check=False, stdin=None)
         if result.returncode != 0:
             raise OSError(errno.EIO, f"the supervisor of k3s ended with {result.returncode}")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

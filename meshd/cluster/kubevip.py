@@ -21,6 +21,7 @@ import trio
 from meshd.cluster.k3s import Lease, client_for, get, trusting
 from meshd.cluster.paths import API_PORT
 from meshd.cluster.plan import url_of
+from meshd.holder import processes
 
 API_DEAD_S = 5.0
 """How long this node's API may be silent before the address is taken from the node."""
@@ -155,15 +156,12 @@ def stop_kube_vip() -> int:
 
     Only of use while k3s is down: its kubelet would start it again.
     """
-    network = Path("/proc/self/ns/net").readlink()
     stopped = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for pid, _ in processes.all_processes():
         try:
-            named = (entry / "comm").read_text(encoding="utf-8").strip() == "kube-vip"
-            if named and (entry / "ns" / "net").readlink() == network:
-                os.kill(int(entry.name), signal.SIGTERM)
+            named = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "kube-vip"
+            if named and processes.shares_network(pid):
+                os.kill(pid, signal.SIGTERM)
                 stopped += 1
         except OSError:
             continue  # It ended meanwhile, or is no business of ours.

@@ -99,7 +99,6 @@ class KubeVip:
     version: str = "v1.2.3"
     image: str = "ghcr.io/kube-vip/kube-vip"
     static_pod: bool = False
-    manifest_url: str | None = None
     lease_duration_s: int = 5
     renew_deadline_s: int = 3
     retry_period_s: int = 1
@@ -153,6 +152,11 @@ class Settings:
     findings: tuple[Finding, ...]
     stated: tuple[Stated, ...] = ()  # What stands in the files, for explanations.
 
+    @property
+    def vip(self) -> str | None:
+        """The virtual address, None if there is to be none."""
+        return self.kubevip.address if self.kubevip is not None else None
+
     def critical_settings(self) -> tuple[tuple[str, str], ...]:
         """Return what must be equal on all servers, as (k3s flag or key, canonical value)."""
         of_k3s = critical_settings(
@@ -160,7 +164,7 @@ class Settings:
             embedded_registry=self.k3s.embedded_registry,
             external_db=self.external_db,
         )
-        return (*of_k3s, ("kubevip.eip", self.kubevip.address if self.kubevip else ""))
+        return (*of_k3s, ("kubevip.eip", self.vip or ""))
 
     def unusual_settings(self) -> tuple[tuple[str, str], ...]:
         """Return those of `critical_settings` that are not the default."""

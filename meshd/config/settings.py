@@ -98,7 +98,6 @@ def _kubevip(checked: Checked) -> KubeVip | None:
         version=checked.get(kubevip_keys.VERSION) or plain.version,
         image=checked.get(kubevip_keys.IMAGE) or plain.image,
         static_pod=checked.get(kubevip_keys.STATIC_POD) or False,
-        manifest_url=checked.get(kubevip_keys.MANIFEST_URL) or None,
         lease_duration_s=checked.get(kubevip_keys.LEASE) or plain.lease_duration_s,
         renew_deadline_s=checked.get(kubevip_keys.RENEW) or plain.renew_deadline_s,
         retry_period_s=checked.get(kubevip_keys.RETRY) or plain.retry_period_s,

@@ -48,13 +48,9 @@ class Lookout:
     is_new: bool
     vip_answers: bool = False
 
-    @property
-    def _vip(self) -> str | None:
-        return self.settings.kubevip.address if self.settings.kubevip else None
-
     def node_ip(self) -> str | None:
         """Return the address that k3s would use now."""
-        return read_node_ip(wanted=self.settings.interface, vip=self._vip)
+        return read_node_ip(wanted=self.settings.interface, vip=self.settings.vip)
 
     def blocked(self, plan: ClusterPlan | None) -> str | None:
         """Return why this machine cannot be a server, as a clause; None if it can, or is."""
@@ -66,7 +62,7 @@ class Lookout:
         return (
             ports_problem(taken_ports(SERVER_PORTS))
             or self._address_problem()
-            or (vip_problem(self._vip) if taken else None)
+            or (vip_problem(self.settings.vip) if taken else None)
         )
 
     async def watch_vip(self, plan: Callable[[], ClusterPlan | None]) -> None:
@@ -75,7 +71,7 @@ class Lookout:
         Afterwards it is the cluster's own. Whoever answers neither with a connection nor with a
         refusal is not noticed: a firewall that swallows everything looks like that, too.
         """
-        vip = self._vip
+        vip = self.settings.vip
         if vip is None or self.settings.role in ("worker", "none"):
             return
         if not self.is_new:
@@ -94,23 +90,23 @@ class Lookout:
             return tuple(items)
         seat = plan.seat_of(self.node) if plan is not None else None
         planned = seat.node_ip if seat is not None else self.cluster.frozen_address()
-        if plan is not None and seat is not None:
+        if plan is not None and seat is not None and settings.kubevip is not None:
             names = [name for _, name in socket.if_nameindex()]
             items += vip_items(settings.kubevip, plan, names)
         if planned is not None:
             items += moved_item(planned, _held_addresses())
-        else:
-            items += address_item(self._address_problem(), has_address=self.node_ip() is not None)
+        elif (problem := self._address_problem()) is not None:
+            items += address_item(problem, has_address=self.node_ip() is not None)
         if not self.cluster.has_begun:
             items += taken_ports_item(taken_ports(SERVER_PORTS))
         if not self.cluster.is_installed:
             items.append(NO_K3S)
         if self.vip_answers and plan is None:
-            items += vip_item(self._vip)
+            items += vip_item(self.settings.vip)
         return tuple(items)
 
     def _address_problem(self) -> str | None:
-        return read_address_problem(wanted=self.settings.interface, vip=self._vip)
+        return read_address_problem(wanted=self.settings.interface, vip=self.settings.vip)
 
 
 NO_K3S = Health(

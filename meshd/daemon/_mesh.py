@@ -26,7 +26,7 @@ def mesh_of(
         seeds=settings.seeds,
         remembered=dict(store.load().peers),
         interface=settings.interface,
-        not_ours=[settings.kubevip.address] if settings.kubevip else [],
+        not_ours=[settings.vip] if settings.vip is not None else [],
         log=partial(_log_of_mesh, log),
     )
 

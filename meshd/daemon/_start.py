@@ -267,7 +267,7 @@ def _new_cluster(opened: Opened, state_dir: Path, run_dir: Path) -> K3sCluster:
         settings=settings,
         node_id=identity.node_id,
         node_name=_node_name(identity),
-        node_ip=partial(_node_ip, settings),
+        node_ip=partial(read_node_ip, wanted=settings.interface, vip=settings.vip),
         state_dir=state_dir,
         run_dir=run_dir,
         secrets=opened.secrets,
@@ -279,11 +279,6 @@ def _new_cluster(opened: Opened, state_dir: Path, run_dir: Path) -> K3sCluster:
 
 def _node_name(identity: Identity) -> str:
     return node_name_of(socket.gethostname(), identity.signer.public_key)
-
-
-def _node_ip(settings: Settings) -> str | None:
-    vip = settings.kubevip.address if settings.kubevip else None
-    return read_node_ip(wanted=settings.interface, vip=vip)
 
 
 def _build_node(opened: Opened, facts: Facts) -> Node:
@@ -303,7 +298,7 @@ def _build_node(opened: Opened, facts: Facts) -> Node:
         signer=opened.identity.signer,
         bounds=opened.settings.bounds,
         facts=facts,
-        vip=opened.settings.kubevip.address if opened.settings.kubevip else None,
+        vip=opened.settings.vip,
         rng=random.Random(os.urandom(16)),  # noqa: S311  # Jitter and choices, no secrets.
         now=read_moment(),
         entries=entries,
@@ -314,8 +309,7 @@ def _build_node(opened: Opened, facts: Facts) -> Node:
 def _read_facts(opened: Opened, addresses: Sequence[str], blocked: str | None) -> Facts:
     """Return what this machine says about itself now."""
     settings, bounds = opened.settings, opened.settings.bounds
-    vip = settings.kubevip.address if settings.kubevip else None
-    found = read_node_address(wanted=settings.interface, vip=vip)
+    found = read_node_address(wanted=settings.interface, vip=settings.vip)
     return Facts(
         name=socket.gethostname(),
         node_name=_node_name(opened.identity),
@@ -335,7 +329,7 @@ def _read_facts(opened: Opened, addresses: Sequence[str], blocked: str | None) -
         ca_hash=opened.secrets.ca_hash,
         token_commitment=opened.secrets.token_commitment,
         fingerprint=opened.fingerprint,
-        vip=vip,
+        vip=settings.vip,
         vip_interface=interface_for_vip(settings.kubevip, found),
         software=f"meshd {__version__}",
         fuse=True,  # Of meshd.holder, beside every k3s that it starts.

@@ -63,6 +63,14 @@ def all_processes() -> Iterator[tuple[int, list[str]]]:
                 yield int(entry.name), fields
 
 
+def shares_network(pid: int) -> bool:
+    """Whether a process has this one's network: a laboratory's nodes share a table of processes."""
+    try:
+        return Path(f"/proc/{pid}/ns/net").samefile("/proc/self/ns/net")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def record_of(pid: int) -> Record:
     """Return what tells a living process from any other, for as long as anyone may ask."""
     return {"pid": pid, "start_time": start_time(pid), "boot_id": boot_id()}
@@ -135,3 +143,11 @@ def make_durable(path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(folder)
     os.close(folder)
+
+
+def size_of(path: Path) -> int:
+    """Return a file's size in bytes, 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

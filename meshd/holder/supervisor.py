@@ -44,6 +44,7 @@ from meshd.holder.processes import (
     read_json,
     readable,
     record_of,
+    size_of,
     write_json,
 )
 
@@ -154,7 +155,7 @@ class Supervisor:
                 kill_group(record["pid"])  # What a k3s that died unseen left behind.
             return None
         self.report["incarnation"] = record["incarnation"]
-        return Running(record, is_child=False, log_from=_size(self.log))
+        return Running(record, is_child=False, log_from=size_of(self.log))
 
     def _may_run(self, running: Running) -> bool:
         """Whether a k3s under the lease has a fuse; one of before may lack it, or lost it."""
@@ -175,7 +176,7 @@ class Supervisor:
     def _start_if_allowed(self) -> Running | None:
         if not self._may_start():
             return None
-        log_from = _size(self.log)
+        log_from = size_of(self.log)
         try:
             pid = os.fork()
         except OSError:  # Too many processes, or too little memory, just now.
@@ -296,7 +297,7 @@ class Supervisor:
         return float(self.order.get(name, default))
 
     def _shorten_log(self) -> None:
-        if _size(self.log) > LOG_BYTES_MAX:
+        if size_of(self.log) > LOG_BYTES_MAX:
             # k3s appends, so after the cut it writes on at the new end; a line may be lost.
             older = self.log.with_suffix(".log.1")
             try:
@@ -354,7 +355,7 @@ def become_k3s(folder: Path, log: Path, order: Mapping[str, Any]) -> NoReturn:
 
 def last_lines(log: Path, start: int) -> list[str]:
     """Return the last lines of the log, none from before byte `start`; none from no log."""
-    size = _size(log)
+    size = size_of(log)
     if size < start:
         start = 0  # It was shortened meanwhile.
     try:
@@ -364,13 +365,6 @@ def last_lines(log: Path, start: int) -> list[str]:
     except OSError:
         return []
     return [line[:1000] for line in lines[-LINES_MAX:]]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def main(folder: Path) -> None:

@@ -40,8 +40,9 @@ class AdminCopies:
     ) -> list[Seal]:
         """Return what this node should seal now, and set `deadline` to when to ask again."""
         self.deadline = Instant(float("inf"))
-        place = _place(directory, standing)
-        if access is None or place is None or not standing.formed:
+        has_any = access is not None and access.admins and standing.formed
+        place = _place(directory, standing) if has_any else None
+        if access is None or place is None:
             self._asked, self._noticed = {}, {}
             return []
         copied = {recipient for recipient, _ in copies}

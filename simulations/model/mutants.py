@@ -62,14 +62,6 @@ def _change_orders(effects: Sequence[Effect], **changes: object) -> Sequence[Eff
     ]
 
 
-def _any_clock(effects: Sequence[Effect]) -> Sequence[Effect]:
-    """k3s starts whatever the clocks say."""
-    return [
-        Apply(replace(effect.order, hold=None)) if isinstance(effect, Apply) else effect
-        for effect in effects
-    ]
-
-
 def _forgetful(boot: Boot) -> Node:
     return start_node(replace(boot, votes=()))
 

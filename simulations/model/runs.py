@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 
 from ledger import decode_entry
@@ -177,8 +176,3 @@ def _missing(world: World) -> tuple[str, ...]:
     if len(plans) > 1:
         missing.append(f"{len(plans)} different plans")
     return tuple(missing)
-
-
-def say_to(lines: list[str]) -> Callable[[str], None]:
-    """Return a trace that appends to `lines`."""
-    return partial(list.append, lines)

@@ -36,16 +36,6 @@ class Caller(Enum):
     KUBELET = "system:nodes"
 
 
-_NODE_PATHS = frozenset(
-    {
-        "/v1-k3s/apiservers",
-        "/v1-k3s/client-ca.crt",
-        "/v1-k3s/client-kubelet.crt",
-        "/v1-k3s/config",
-        "/v1-k3s/readyz",
-        "/v1-k3s/server-ca.crt",
-    }
-)
 _SERVER_PATHS = frozenset({"/v1-k3s/server-bootstrap", "/db/info"})
 _PUBLIC_PATHS = frozenset({"/ping", "/cacerts"})
 _KUBELET_KINDS = frozenset({"nodes", "leases", "events", "pods"})

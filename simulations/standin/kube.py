@@ -67,7 +67,6 @@ NODE = _BY_KIND["v1", "Node"]
 NAMESPACE = _BY_KIND["v1", "Namespace"]
 LEASE = _BY_KIND["coordination.k8s.io/v1", "Lease"]
 DAEMON_SET = _BY_KIND["apps/v1", "DaemonSet"]
-POD = _BY_KIND["v1", "Pod"]
 
 
 def kind_served_at(version: str, plural: str) -> Kind:

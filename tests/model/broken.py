@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ledger import Instant, NodeId
+from ledger import Instant
 from roles import ClusterPlan, K3sReading, _evidence, _journal, _records
 from roles._attempt import Attempt
 from roles._evidence import Evidence
@@ -50,9 +50,9 @@ def _counted_from_receipt(self: Tenure, answer: Renewed, around: Around, now: In
         self._renew_at = Instant(self._renewed_at + 10.0)
 
 
-def _forget_last_answer(self: VoterPart, me: NodeId, paper: Paper, now: Instant) -> None:
+def _forget_last_answer(self: VoterPart, paper: Paper, now: Instant) -> None:
     """R5 taken out: a restart knows nothing of what was answered before."""
-    _honest_voter(self, me, paper, now)
+    _honest_voter(self, paper, now)
     self.last_answer = Instant(float("-inf"))
 
 
