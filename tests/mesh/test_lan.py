@@ -224,6 +224,11 @@ def cannot_be_called(namespace: str, card: str) -> None:
         subprocess.run(["ip", "netns", "exec", namespace, "nft", *rule.split(" ")], check=True)
 
 
+def can_be_called_again(namespace: str) -> None:
+    command = ["ip", "netns", "exec", namespace, "nft", "delete", "table", "inet", "t"]
+    subprocess.run(command, check=True)
+
+
 async def test_a_taken_beacon_port_is_named_and_used_once_it_is_free(
     lan: Lan, nursery: trio.Nursery
 ) -> None:
@@ -251,11 +256,13 @@ async def test_two_cards_are_one_peer_and_one_of_them_is_enough(
         lan.add_card(machine, f"n{number}")
         ip("-n", machine, "addr", "add", f"10.9.0.{number}/24", "dev", "eth0")
         ip("-n", machine, "addr", "add", f"10.8.0.{number}/24", "dev", "eth1")
-    cannot_be_called(machines[1], "eth0")
+    for machine in machines:
+        cannot_be_called(machine, "eth0")  # So that the first connection is over the other card.
     one, other = [await start(nursery, machine, machine) for machine in machines]
     await begin(one, other)
     await one.until("connected", other.node_id)
     await other.until("connected", one.node_id)
+    can_be_called_again(machines[0])
     lan.unplug("n2-1")
     await one.until("connected", other.node_id)
     await other.until("connected", one.node_id)
