@@ -36,6 +36,7 @@ class Electorate:
     voters: tuple[NodeId, ...]  # Sorted; known, present or not.
     excluded: tuple[Refusal, ...]  # Known and willing, but not counted.
     halt: Halt | None  # Why this node itself must not vote.
+    wiped: tuple[NodeId, ...] = ()  # Not here, while their machines are, under other identities.
 
 
 def electorate(
@@ -88,6 +89,9 @@ def electorate(
             Refusal(node, reason) for node, reason in sorted(reasons.items()) if reason is not None
         ),
         halt=halt,
+        wiped=tuple(
+            c.node for c in willing if c not in here and any(twin in here for twin in twins[c.node])
+        ),
     )
 
 

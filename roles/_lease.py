@@ -59,6 +59,7 @@ class Around:
         exits: how often k3s of the plan ended by itself here.
         members: nodes of the plan that etcd has as members, as k3s here last said.
         done_possible: whether this node would propose DONE.
+        wiped: nodes whose machines are here under other identities, and not they.
     """
 
     votes: bool
@@ -69,6 +70,7 @@ class Around:
     exits: int
     members: tuple[NodeId, ...]
     done_possible: bool
+    wiped: tuple[NodeId, ...]
     hearing: Hearing
 
 

@@ -114,6 +114,7 @@ class Standpoint:
             exits=reading.exits if reading is not None else 0,
             members=term.evidence.members,
             done_possible=term.evidence.done is not None,
+            wiped=self.electorate.wiped,
             hearing=self._hearing,
         )
 

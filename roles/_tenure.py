@@ -22,6 +22,7 @@ from roles._lease import (
     VoterPart,
 )
 from roles._messages import Ask, Down, GaveUp, Lease, Released, Renew, Renewed
+from roles._records import done_voters_min
 from roles._state import Effect, Record, SendTo
 
 NO_LEASE_S = 60.0
@@ -181,6 +182,7 @@ class Tenure:
             reasons.append((-math.inf, f"k3s ended by itself {around.exits} times"))
         if not around.done_possible:
             reasons += self._silent_members(around)
+            reasons += self._wiped_members(around)
         due, reason = min(reasons)
         return Instant(due), reason
 
@@ -198,6 +200,15 @@ class Tenure:
                 due = max(self._began, since) + MEMBER_SILENT_S
                 found.append((due, "etcd has a member that was not heard for 80 s"))
         return found
+
+    def _wiped_members(self, around: Around) -> list[tuple[float, str]]:
+        """An identity that went with its disk never comes back: no time is lost on waiting."""
+        seats = self._paper.plan.seats
+        wiped = [seat.node_name for seat in seats if seat.node in around.wiped]
+        left = len(seats) - len(wiped)
+        if not wiped or left >= done_voters_min(len(seats)):
+            return []
+        return [(-math.inf, f"{' and '.join(wiped)} came back without the disk")]
 
     def _give_up(self, reason: str) -> list[Effect]:
         self._memory.gave_up = reason

@@ -19,7 +19,7 @@ from tests.roles.leases import (
     stop_k3s,
 )
 from tests.roles.table import Table, give, states
-from tests.roles.world import signer_of
+from tests.roles.world import candidate_of, signer_of
 
 # Whether there is a lease.
 
@@ -178,6 +178,36 @@ def test_it_gives_up_when_etcd_has_a_member_that_is_gone() -> None:
     table.perform(1, table.machines[1].observe(blind, Instant(table.now)))
     pass_time(table, 82.0, silent=[2])
     assert lease(table, 1).gave_up == "etcd has a member that was not heard for 80 s"
+
+
+def test_it_gives_up_at_once_when_a_seat_too_many_lost_its_disk() -> None:
+    table = leased(Bounds.bounded(control_plane=3, nodes_max=5), size=4)
+    part(table, 2)
+    pass_time(table, 5.0, silent=[2])
+    assert lease(table, 1).gave_up is None  # Not heard for a while: it may come back.
+    table.candidates[9] = candidate_of(9, table.bounds, fingerprint=("fingerprint-2",), name="n2")
+    table.look_around(present=[1, 3, 4])
+    pass_time(table, 1.0, silent=[2])
+    assert lease(table, 1).gave_up is None  # What is known of a machine need not be here.
+    table.seat(9, fingerprint=("fingerprint-2",), name="n2", fuse=True)
+    table.look_around(present=[1, 3, 4, 9])
+    pass_time(table, 1.0, silent=[2])
+    assert lease(table, 1).gave_up == "n2-00000002 came back without the disk"
+    stop_k3s(table, 1, 3)
+    pass_time(table, 100.0, silent=[2])
+    second = state(table, 3).plan
+    assert second is not None
+    assert second.generation == 2
+    assert {seat.node for seat in second.seats} == {signer_of(n).node_id for n in (1, 3, 4)}
+
+
+def test_a_seat_that_is_not_needed_may_lose_its_disk() -> None:
+    table = leased(Bounds.bounded(control_plane=5, nodes_max=5), size=5)
+    part(table, 2)
+    table.seat(9, fingerprint=("fingerprint-2",), name="n2")
+    table.look_around(present=[1, 3, 4, 5, 9])
+    pass_time(table, 5.0, silent=[2])
+    assert lease(table, 1).gave_up is None
 
 
 def test_it_gives_up_when_it_takes_too_long_and_later_generations_have_longer() -> None:
