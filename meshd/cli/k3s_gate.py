@@ -35,7 +35,7 @@ def k3s_gate(
 
     Exit 4, with the reason, if not. Any other exit code: meshd itself is broken.
     """
-    from meshd.cluster.gate import read_permit, refusal
+    from meshd.cluster.gate import permit_file, read_permit, refusal
 
     words = argv if unit is None else _command_line(unit)
     if not words:
@@ -46,6 +46,13 @@ def k3s_gate(
         )
     try:
         permit = read_permit(state_dir)
+        if permit is None and permit_file(state_dir).exists():
+            raise MeshdError(  # Not a refusal: an update of meshd keeps no formed k3s down.
+                "MESH-5034",
+                f"{permit_file(state_dir)} is not one that this version of meshd reads",
+                fix="restart meshd, which writes it again; k3s of a formed cluster starts all the "
+                "same",
+            )
         newest = None if permit is None else _newest_generation(run_dir)
         why = refusal(
             permit,

@@ -21,5 +21,6 @@ state_dir_option = click.option(
     type=click.Path(path_type=Path),
     default=state_dir_default,
     show_default="/var/lib/meshd; on Kairos /usr/local/.meshd",
+    envvar="MESHD_STATE_DIR",
     help="Where identity and database are kept; it must survive a reboot.",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import subprocess
 import sys
@@ -223,33 +222,43 @@ def test_a_full_disk_between_drop_in_and_permit_keeps_no_k3s_down(
         assert verdict(tmp_path) is None
 
 
-@pytest.fixture
-def broken(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a caller of the wrapper on a machine whose meshd cannot run."""
-    (tmp_path / "bin").mkdir()
-    meshd = tmp_path / "bin/meshd"
-    meshd.write_text("#!/bin/sh\necho 'ModuleNotFoundError: No module named msgspec' >&2\nexit 1\n")
-    meshd.chmod(0o755)
+Call = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def caller(folder: Path, meshd: str) -> Call:
+    """Return a caller of the wrapper on a machine where `meshd` is this shell script."""
+    (folder / "bin").mkdir()
+    script = folder / "bin/meshd"
+    script.write_text(f"#!/bin/sh\n{meshd}\n")
+    script.chmod(0o755)
+    environment = {
+        "PATH": f"{folder}/bin:/usr/bin:/bin",
+        "MESHD_STATE_DIR": str(folder / "state"),
+        "MESHD_RUN_DIR": str(folder / "run"),
+        "K3S_CONFIG_FILE": str(k3s_paths(folder).config),
+    }
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {
-            "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
-            "MESHD_STATE_DIR": str(tmp_path / "state"),
-        }
-        return subprocess.run(
-            ["sh", str(WRAPPER), *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = ["sh", str(WRAPPER), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     return call
 
 
-def test_a_broken_meshd_keeps_no_formed_k3s_from_starting(
-    tmp_path: Path, broken: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+@pytest.fixture
+def broken(tmp_path: Path) -> Call:
+    """Call the wrapper where meshd cannot run."""
+    says = "echo 'ModuleNotFoundError: No module named msgspec' >&2; exit 1"
+    return caller(tmp_path, says)
+
+
+@pytest.fixture
+def working(tmp_path: Path) -> Call:
+    """Call the wrapper where meshd is this one."""
+    return caller(tmp_path, f'exec {sys.executable} -m meshd.cli "$@"')
+
+
+def test_a_broken_meshd_keeps_no_formed_k3s_from_starting(tmp_path: Path, broken: Call) -> None:
     formed(tmp_path)
     done = broken("--", "k3s", "server")
     assert (done.returncode, "starts all the same" in done.stderr) == (0, True)
@@ -260,9 +269,7 @@ def test_a_broken_meshd_keeps_no_formed_k3s_from_starting(
     assert "is gone" in done.stderr
 
 
-def test_a_broken_meshd_lets_nothing_else_start(
-    tmp_path: Path, broken: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_a_broken_meshd_lets_nothing_else_start(tmp_path: Path, broken: Call) -> None:
     assert broken("--", "k3s", "server").returncode == 4
     lay(tmp_path, N1, initialiser())
     begin(tmp_path)
@@ -274,31 +281,33 @@ def test_a_broken_meshd_lets_nothing_else_start(
     assert broken("--", "k3s", "server").returncode == 4
 
 
-def test_a_broken_meshd_keeps_no_worker_down(
-    tmp_path: Path, broken: Callable[..., subprocess.CompletedProcess[str]]
+def test_a_permit_of_another_version_keeps_only_a_k3s_down_that_is_not_formed(
+    tmp_path: Path, working: Call
 ) -> None:
+    def as_an_older_meshd_wrote_it() -> None:
+        file = permit_file(tmp_path / "state")
+        whole = file.read_text()
+        file.write_text(whole.replace('"alone":false,', ""))
+        assert file.read_text() != whole
+
+    lay(tmp_path, N1, initialiser())
+    begin(tmp_path)
+    as_an_older_meshd_wrote_it()
+    done = working("--", *SERVER)
+    assert (done.returncode, "MESH-5034" in done.stderr) == (4, True)
+    formed(tmp_path)
+    as_an_older_meshd_wrote_it()
+    done = working("--", *SERVER)
+    assert (done.returncode, "starts all the same" in done.stderr) == (0, True)
+
+
+def test_a_broken_meshd_keeps_no_worker_down(tmp_path: Path, broken: Call) -> None:
     lay(tmp_path, N4, worker())
     assert broken("--", "k3s", "agent").returncode == 0
 
 
-def test_the_wrapper_obeys_a_meshd_that_works(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    meshd = tmp_path / "bin/meshd"
-    meshd.write_text(f'#!/bin/sh\nexec {sys.executable} -m meshd.cli "$@"\n')
-    meshd.chmod(0o755)
+def test_the_wrapper_obeys_a_meshd_that_works(tmp_path: Path, working: Call) -> None:
     formed(tmp_path)
-    command = ["sh", str(WRAPPER), "--state-dir", str(tmp_path / "state"), "--"]
-    environment = {
-        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
-        "MESHD_RUN_DIR": str(tmp_path / "run"),
-        "K3S_CONFIG_FILE": str(k3s_paths(tmp_path).config),
-    }
-
-    def call(*k3s: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *k3s], env=environment, capture_output=True, text=True, check=False
-        )
-
-    assert call(*SERVER).returncode == 0
-    done = call(*SERVER, "--cluster-init")
+    assert working("--", *SERVER).returncode == 0
+    done = working("--", *SERVER, "--cluster-init")
     assert (done.returncode, "MESH-5031" in done.stderr) == (4, True)
