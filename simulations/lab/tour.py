@@ -32,6 +32,7 @@ FORMED_S = 120.0
 K3S_S = 120.0
 VIP_S = 120.0
 FAILOVER_S = 60.0
+STATUS_S = 30.0
 
 _LOG_LINES = 25
 _LOG_FOLDER = Path("/var/tmp")  # noqa: S108 - For a person to read after a failure; made 0700.
@@ -140,8 +141,15 @@ def _take(built: Laboratory, checklist: Checklist) -> None:
         )
     holder = wait_for_cluster(built, checklist)
     assert holder is not None, "the generated file has a VIP"
+    shown = next(name for name in built.known.names() if name != holder)
+    checklist.wait(
+        f"{shown} to know the whole cluster",
+        lambda: _knows_all(built, shown, holder),
+        limit_s=STATUS_S,
+        code="MESH-8011",
+    )
     checklist.say("")
-    _show_status(built, next(name for name in built.known.names() if name != holder))
+    _show_status(built, shown)
     checklist.say("")
     _lose(built, holder, checklist)
 
@@ -231,6 +239,14 @@ def _through_vip(built: Laboratory, credentials: NodePlaces) -> Server:
     assert built.known.vip is not None
     lan = NAMESPACES / built.places.lan
     return Server(lan, built.known.vip, credentials.k3s_folder)
+
+
+def _knows_all(built: Laboratory, name: str, holder: str) -> bool | None:
+    """Whether that node has heard what was just seen: it asks the API only every few seconds."""
+    status = next(one.status for one in glance.look(built) if one.name == name)
+    if status is None or status["vip"]["holder"] != holder:
+        return None
+    return status["cluster"]["nodes_ready"] == len(built.known.names()) or None
 
 
 def _lose(built: Laboratory, holder: str, checklist: Checklist) -> None:
