@@ -87,7 +87,8 @@ class Genesis:
         self._journal, self._log = self._frame.journal, self._frame.log
         self._stand = self._frame.stand
         self._term = Term(self._frame, now)
-        self._state: GenesisState | None = None
+        self._state: GenesisState | None = None  # As of the last advance, like the deadline.
+        self._deadline: Instant | None = None
         self._now = now
 
     # Inputs.
@@ -159,10 +160,12 @@ class Genesis:
     @property
     def deadline(self) -> Instant:
         """When `tick` is due; infinite if nothing is waited for."""
-        attempt = self._term.proposer.attempt
-        turn = self._turn(self._now) if attempt is None else attempt.resend_at
-        turn = turn if turn is not None else Instant(math.inf)
-        return min(self._log.publish_due, self._lease_due, turn)
+        if self._deadline is None:
+            attempt = self._term.proposer.attempt
+            turn = self._turn(self._now) if attempt is None else attempt.resend_at
+            dues = (self._log.publish_due, self._lease_due, turn)
+            self._deadline = min(due for due in dues if due is not None)
+        return self._deadline
 
     @property
     def state(self) -> GenesisState:
@@ -348,7 +351,7 @@ class Genesis:
 
     def _advance(self, now: Instant) -> list[Effect]:
         """Do everything that is due; afterwards `deadline` lies in the future."""
-        self._state = None
+        self._state = self._deadline = None
         self._now = now
         effects = self._follow_lease(now)
         if not self._stand.votes:

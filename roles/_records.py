@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -110,6 +111,7 @@ def encode_value(value: Value) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
+@lru_cache(maxsize=64)  # Of at most 8 KiB each: the same few are looked at again and again.
 def decode_value(raw: bytes, slot: Slot, generation: int) -> Value:
     """Decode a value and check what can be checked without knowing other slots.
 

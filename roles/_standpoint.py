@@ -47,6 +47,7 @@ class Standpoint:
         self.reading = K3sReading()
         self.electorate = Electorate(voters=(), excluded=(), halt=None)
         self.candidates: tuple[Candidate, ...] = ()
+        self.shown: dict[NodeId, str] = {}  # What people call the candidates.
         self.present: frozenset[NodeId] = frozenset()
 
     def look(
@@ -57,6 +58,7 @@ class Standpoint:
         if view == (self.candidates, self.present):
             return False
         self.candidates, self.present = view
+        self.shown = {candidate.node: candidate.shown for candidate in self.candidates}
         self._hearing.update(present, now)
         return True
 

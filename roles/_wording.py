@@ -54,7 +54,7 @@ class View:
 
     def name(self, node: NodeId) -> str:
         """Return what people call a node; of an unknown one the end of its id."""
-        return next((c.shown for c in self.stand.candidates if c.node == node), node[-8:])
+        return self.stand.shown.get(node) or node[-8:]
 
     def names(self, nodes: Iterable[NodeId]) -> str:
         """Return several names, sorted, with commas."""

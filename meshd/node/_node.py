@@ -300,7 +300,7 @@ class Node:
     def _follow_genesis(self, now: Moment) -> None:
         """Take note of what was decided, and let the ledger use it."""
         state = self.genesis.state
-        if state == self._state:
+        if state is self._state or state == self._state:
             return
         before, self._state = self._state, state
         self._unsettled = True

@@ -87,12 +87,12 @@ def order_for(
         hold: why k3s must not be started now, whatever was decided.
     """
     order = _order_under_plan(directory, wish=wish, standing=standing, sealed=sealed)
-    order = replace(order, abandoned=standing.abandoned)
     if order.seat == "none" or order.plan is None:
-        return order
+        return replace(order, abandoned=standing.abandoned) if standing.abandoned else order
     serves = order.formed and order.seat != "worker"
     return replace(
         order,
+        abandoned=standing.abandoned,
         hold=hold,
         servers_version=_version_at(directory, order),
         remove=members_to_remove(directory, order.plan) if serves else (),

@@ -46,17 +46,20 @@ class _Register:
         self._published: bytes | None = None  # In this life; equal to an earlier one's: no write.
         self._written_at = Instant(float("-inf"))
 
+    def differs(self, value: bytes) -> bool:
+        """Whether `value` is not what the register holds; if it is, nothing is put off any more."""
+        if value == self._published:
+            self.deadline = NEVER
+        return value != self._published
+
     def due(self, value: bytes, now: Instant, *, quiet_s: float) -> bool:
         """Whether `value` is to be written now; else `deadline` says when to ask again.
 
         Args:
-            value: what the register should hold.
+            value: what the register should hold, and does not.
             now: the time.
             quiet_s: how long this change may wait; 0 for one that is urgent.
         """
-        if value == self._published:
-            self.deadline = NEVER
-            return False
         if quiet_s > 0:
             soonest = max(now + quiet_s, self._written_at + SPACING_S)
             self.deadline = min(self.deadline, Instant(soonest))
@@ -86,16 +89,17 @@ class OwnRegisters:
     ) -> Iterator[tuple[str, bytes]]:
         """Yield the key and value of each register that is to be written now."""
         known = directory[self._me]
-        urgent = known.k3s is None or _acted_on(known.k3s) != _acted_on(record)
         value = msgspec.msgpack.encode(record)
-        if self._k3s.due(value, now, quiet_s=0.0 if urgent else WORDS_QUIET_S):
-            yield self._k3s.key, value
+        if self._k3s.differs(value):
+            urgent = known.k3s is None or _acted_on(known.k3s) != _acted_on(record)
+            if self._k3s.due(value, now, quiet_s=0.0 if urgent else WORDS_QUIET_S):
+                yield self._k3s.key, value
         links = link_records(directory, known.neighbours)
-        same = {link.peer for link in links} == {link.peer for link in known.neighbours}
-        quiet_s = LINKS_QUIET_S if same else NEIGHBOURS_QUIET_S
         value = msgspec.msgpack.encode(links)
-        if self._links.due(value, now, quiet_s=quiet_s):
-            yield self._links.key, value
+        if self._links.differs(value):
+            same = {link.peer for link in links} == {link.peer for link in known.neighbours}
+            if self._links.due(value, now, quiet_s=LINKS_QUIET_S if same else NEIGHBOURS_QUIET_S):
+                yield self._links.key, value
 
 
 def reading_of(event: K3sObserved) -> K3sReading:

@@ -63,7 +63,9 @@ def sound_k3s(record: K3sRecord) -> K3sRecord:
 
 def printable(text: str) -> str:
     """Return what others will accept of a text whose origin is k3s or the system."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)[:TEXT_MAX]
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return text[:TEXT_MAX]
 
 
 def _check_text(*texts: str) -> None:

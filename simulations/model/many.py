@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -26,13 +27,18 @@ def run_seeds(seeds: Sequence[int], *, strategy: str, jobs: int) -> Iterator[Res
         return
     # A fresh interpreter per process: no thread of the caller is half copied by a fork.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=spawn) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=spawn, initializer=gc.freeze) as pool:
         yield from pool.map(run, seeds, chunksize=_BATCH_SEEDS)
 
 
 def run_named(seed: int, strategy: str) -> Result:
-    """Run one seed of a strategy that is named."""
-    return run_seed(seed, strategy_named(strategy))
+    """Run one seed of a strategy that is named; garbage is collected only after it, for speed."""
+    gc.disable()
+    try:
+        return run_seed(seed, strategy_named(strategy))
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 def strategy_named(name: str) -> Strategy:
