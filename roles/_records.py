@@ -111,7 +111,6 @@ def encode_value(value: Value) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
-@lru_cache(maxsize=64)  # Of at most 8 KiB each: the same few are looked at again and again.
 def decode_value(raw: bytes, slot: Slot, generation: int) -> Value:
     """Decode a value and check what can be checked without knowing other slots.
 
@@ -120,6 +119,10 @@ def decode_value(raw: bytes, slot: Slot, generation: int) -> Value:
     """
     if len(raw) > VALUE_MAX_BYTES:
         raise BadMessage(f"a value of {len(raw)} bytes, at most {VALUE_MAX_BYTES}")
+    return _remembered(raw, slot, generation)
+
+
+def _decode(raw: bytes, slot: Slot, generation: int) -> Value:
     try:
         value = _values.decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -134,6 +137,9 @@ def decode_value(raw: bytes, slot: Slot, generation: int) -> Value:
         case _:
             raise BadMessage(f"slot {slot} cannot hold {type(value).__name__}")
     return value
+
+
+_remembered = lru_cache(maxsize=64)(_decode)  # The same few are looked at again and again.
 
 
 def done_voters_min(control_plane: int) -> int:
