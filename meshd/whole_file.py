@@ -68,6 +68,15 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def free_name(path: Path) -> Path:
+    """Return the path, or the first free one with a number, should the same come twice."""
+    number = 2
+    found = path
+    while found.exists():
+        found, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return found
+
+
 def _holds(path: Path, content: bytes, mode: int) -> bool:
     try:
         return path.read_bytes() == content and path.stat().st_mode & 0o777 == mode

@@ -74,6 +74,15 @@ class DecisionLog:
         return tuple(plan for plan in found if plan is not None)
 
     @property
+    def spent(self) -> frozenset[str]:
+        """The CA hashes of abandoned plans: others may hold the secrets that belong to them.
+
+        Those of the current plan are not among them, whatever the plans before it had.
+        """
+        spent = {plan.ca_hash for plan in self.plans if plan.generation < self.generation}
+        return frozenset(spent - {self.plan.ca_hash} if self.plan is not None else spent)
+
+    @property
     def open_slot(self) -> Slot | None:
         """The slot to be decided next, or None if the log is closed."""
         return self.memory.open_slot

@@ -3,6 +3,10 @@
 The best-ranked voter proposes first and makes itself the initialiser; each next one waits longer,
 and then ranks those before it last, because they had their turn. Turns only avoid duels: agreement
 is the business of the ballots.
+
+Invariant: no plan is made with the secrets of an abandoned one. Members of that one hold its token
+and trust its CA, so they could join what is begun with them. Whose secrets are spent ranks last,
+and does not propose, until it has new ones.
 """
 
 from __future__ import annotations
@@ -75,8 +79,18 @@ class Nomination:
         voters: Collection[NodeId],
         present: Collection[NodeId],
         now: Instant,
+        *,
+        spent: Collection[str] = (),
     ) -> None:
-        """Take a new view. `voters` are those recognised, `present` the peers connected."""
+        """Take a new view.
+
+        Args:
+            candidates: all that are known.
+            voters: those of them that are recognised.
+            present: the peers connected.
+            now: the time.
+            spent: the CA hashes of abandoned plans.
+        """
         before = [candidate.node for candidate in self._here]
         self._here = tuple(
             sorted(
@@ -90,15 +104,18 @@ class Nomination:
             self._enough_from = None
         elif self._enough_from is None:
             self._enough_from = now
+        exhausted = frozenset(c.node for c in self._here if c.ca_hash in spent)
         ranking = rank(
             self._here,
             control_plane=self._bounds.control_plane,
             vip=self._vip,
             failed_before=self._failed_before,
+            had_turn=exhausted,
         )
         eligible = [candidate.node for candidate in ranking.eligible]
-        self._place = eligible.index(self._me) if self._me in eligible else None
-        self.plan = elect(
+        may = self._me in eligible and self._me not in exhausted
+        self._place = eligible.index(self._me) if may else None
+        plan = elect(
             self._here,
             control_plane=self._bounds.control_plane,
             generation=self._generation,
@@ -106,13 +123,17 @@ class Nomination:
             network=self._network,
             vip=self._vip,
             failed_before=self._failed_before,
-            had_turn=frozenset(eligible[: self._place or 0]),
+            had_turn=exhausted.union(eligible[: self._place or 0]),
             away=[
                 c
                 for c in candidates
                 if c.node in voters and not _is_here(c.node, self._me, present)
             ],
         )
+        if isinstance(plan, ClusterPlan) and plan.initialiser in exhausted:
+            names = ", ".join(c.shown for c in self._here if c.node in exhausted)
+            plan = NotYet(f"{names} to make new secrets: those it had were of an abandoned plan")
+        self.plan = plan
 
     def turn(self) -> Instant | None:
         """Return when this node may propose a CLAIM, or None as long as it must not."""

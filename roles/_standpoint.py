@@ -76,7 +76,7 @@ class Standpoint:
         voters = self.electorate.voters
         self._log.voters = term.turns.voters = voters
         term.proposer.count_only(voters)
-        term.nomination.update(self.candidates, voters, self.present, now)
+        term.nomination.update(self.candidates, voters, self.present, now, spent=self._log.spent)
 
     @property
     def votes(self) -> bool:

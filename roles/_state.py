@@ -111,6 +111,7 @@ class GenesisState:
     voters: tuple[NodeId, ...] = ()  # Whose votes this node counts, here or not; sorted.
     lease: LeaseState | None = None
     history: tuple[Generation, ...] = ()
+    spent: frozenset[str] = frozenset()  # CA hashes of abandoned plans: secrets not to be used.
     excluded: tuple[Refusal, ...]
     problems: tuple[Problem, ...]
 

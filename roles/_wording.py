@@ -86,6 +86,7 @@ def describe(view: View) -> GenesisState:
         voters=view.stand.electorate.voters,
         lease=forming.state(mute=view.stand.mute) if forming and not forming.is_over else None,
         history=tuple(_generation(view, view.journal.of(number)) for number in before),
+        spent=view.log.spent,
         excluded=view.stand.electorate.excluded,
         problems=_problems(view, halt=halt if not formed else None),
     )

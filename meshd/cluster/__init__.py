@@ -3,11 +3,12 @@
 from meshd.cluster.keeper import K3sCluster
 from meshd.cluster.kubevip import is_here
 from meshd.cluster.paths import API_PORT, SERVER_PORTS, K3sPaths
-from meshd.cluster.secrets import CandidateSecrets, prepare_secrets
+from meshd.cluster.secrets import Candidacy, CandidateSecrets, prepare_secrets
 
 __all__ = [
     "API_PORT",
     "SERVER_PORTS",
+    "Candidacy",
     "CandidateSecrets",
     "K3sCluster",
     "K3sPaths",

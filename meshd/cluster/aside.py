@@ -18,7 +18,7 @@ from pathlib import Path
 from meshd.cluster.mark import Mark, read_mark
 from meshd.cluster.paths import K3sPaths
 from meshd.holder import processes
-from meshd.whole_file import make_folder, sync_folder, write_whole
+from meshd.whole_file import free_name, make_folder, sync_folder, write_whole
 
 _USERS = (
     "images",  # To be imported.
@@ -56,9 +56,9 @@ def set_aside(paths: K3sPaths, cluster_id: str) -> bool:
             end_containers(paths)
             make_folder(aside, mode=0o700)
             if paths.kubeconfig.exists():
-                shutil.move(paths.kubeconfig, _free_name(aside / paths.kubeconfig.name))
+                shutil.move(paths.kubeconfig, free_name(aside / paths.kubeconfig.name))
         found = True
-        folder.rename(_free_name(aside / folder.name))
+        folder.rename(free_name(aside / folder.name))
         sync_folder(aside)
         sync_folder(folder.parent)
     done = aside / "given-back"
@@ -112,12 +112,3 @@ def _take_back(aside: Path, live: Path, names: tuple[str, ...]) -> None:
             make_folder(target.parent, mode=0o700)
             source.rename(target)
             sync_folder(target.parent)
-
-
-def _free_name(path: Path) -> Path:
-    """Return the path, or the first free one with a number, should the same come twice."""
-    number = 2
-    found = path
-    while found.exists():
-        found, number = path.with_name(f"{path.name}-{number}"), number + 1
-    return found

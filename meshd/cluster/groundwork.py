@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -49,6 +49,7 @@ from meshd.sealing import unseal
 from meshd.whole_file import make_folder, write_whole
 from roles import ClusterPlan
 
+_OTHER_SECRETS = "the plan was made with other secrets than this node has: its state was lost"
 _MANIFEST_ENDINGS = frozenset({".json", ".yaml", ".yml"})
 
 
@@ -90,7 +91,7 @@ class Groundwork:
     node_name: str
     state_dir: Path
     paths: K3sPaths
-    secrets: CandidateSecrets
+    secrets: Callable[[], CandidateSecrets]  # This node's own, as they are now.
     sealing_key: X25519PrivateKey
 
     def lay(
@@ -104,6 +105,9 @@ class Groundwork:
         plan = order.plan
         assert plan is not None
         assert order.seat != "none"
+        ours = self.secrets()
+        if order.seat == "initialiser" and not _are_of(plan, ours):
+            return _failed(_OTHER_SECRETS)
         disk = read_disk(self.paths)
         node_ip = self._node_ip(order, disk, surroundings)
         obstacle = self._obstacle(order, disk, node_ip, surroundings)
@@ -116,7 +120,7 @@ class Groundwork:
             stage: Literal["prepared", "begun"] = "begun" if mark.begun else "prepared"
             write_first_start(self.state_dir, plan.cluster_id, stage)
             if not disk.has_etcd:
-                self._write_authorities()
+                self._write_authorities(ours)
         if order.seat != "worker":
             self._keep_manifests(order, mark, interface_of(surroundings.interfaces, node_ip))
         machine = Machine(
@@ -153,11 +157,9 @@ class Groundwork:
         plan = order.plan
         assert plan is not None
         if order.seat == "initialiser":
-            ours = self.secrets
-            if (ours.ca_hash, ours.token_commitment) != (plan.ca_hash, plan.token_commitment):
-                return _failed(
-                    "the plan was made with other secrets than this node has: its state was lost"
-                )
+            ours = self.secrets()
+            if not _are_of(plan, ours):
+                return _failed(_OTHER_SECRETS)
             return Tokens(server=ours.server_token, agent=ours.agent_token)
         needed = ("agent-token",) if order.seat == "worker" else ("server-token", "agent-token")
         sealed = dict(order.sealed)
@@ -271,9 +273,9 @@ class Groundwork:
             drop_ins=(digest,),
         )
 
-    def _write_authorities(self) -> None:
+    def _write_authorities(self, ours: CandidateSecrets) -> None:
         make_folder(self.paths.tls / "etcd", mode=0o700)
-        for name, content in self.secrets.tls:
+        for name, content in ours.tls:
             write_whole(self.paths.tls / name, content)
 
     def _write_tokens(self, plan: ClusterPlan, tokens: Tokens, machine: Machine) -> None:
@@ -364,6 +366,10 @@ def flannel_interface(interfaces: tuple[Interface, ...], node_ip: str | None) ->
         if same_family[:1] == [node_ip]:
             return interface.ifname
     return None
+
+
+def _are_of(plan: ClusterPlan, ours: CandidateSecrets) -> bool:
+    return (ours.ca_hash, ours.token_commitment) == (plan.ca_hash, plan.token_commitment)
 
 
 def _failed(sentence: str) -> Obstacle:

@@ -59,7 +59,7 @@ class K3sCluster:
             server's address is the plan's.
         state_dir: meshd's; tokens lie below `cluster/`, the supervisor below `k3s/`.
         run_dir: where the daemon's sockets are, for the gate.
-        secrets: what `prepare_secrets` made.
+        secrets: returns this node's own as they are now; asked for each use.
         sealing_key: opens what was sealed to this node.
         hostinit: who holds k3s; meshd's own supervisor if None.
         hide: is told each token that is opened, so that no log shows it.
@@ -74,7 +74,7 @@ class K3sCluster:
         node_ip: Callable[[], str | None],
         state_dir: Path,
         run_dir: Path,
-        secrets: CandidateSecrets,
+        secrets: Callable[[], CandidateSecrets],
         sealing_key: X25519PrivateKey,
         clock: Callable[[], Moment],
         paths: K3sPaths | None = None,
@@ -302,7 +302,7 @@ class K3sCluster:
         return self._node_ip() if seat is None else seat.node_ip
 
     def _secret(self, name: str) -> str | None:
-        ours = self._secrets
+        ours = self._secrets()
         held = Tokens(server=ours.server_token, agent=ours.agent_token)
         plan = self._order.plan
         if self._order.seat in ("server", "worker"):

@@ -1,9 +1,12 @@
 """What a candidate makes before anything is decided: certificate authorities and two tokens.
 
-Made once, in one folder that appears by one rename: after a crash there are all of the files or
-none. As they are made before k3s' first start, the authority's hash can stand in the plan: every
-joiner holds a full `K10<hash>::` token and cannot join another cluster. k3s keeps authorities that
-it finds (k3s contrib/util/generate-custom-ca-certs.sh).
+Made in one folder that appears by one rename: after a crash there are all of the files or none.
+As they are made before k3s' first start, the authority's hash can stand in the plan: every joiner
+holds a full `K10<hash>::` token and cannot join another cluster. k3s keeps authorities that it
+finds (k3s contrib/util/generate-custom-ca-certs.sh).
+
+They serve one plan. Once a plan that names them is abandoned, its members may hold them, so they
+are moved aside, and others take their place.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from meshd.errors import MeshdError
-from meshd.whole_file import make_folder, sync_folder, write_whole
+from meshd.whole_file import free_name, make_folder, sync_folder, write_whole
 
 AUTHORITIES = ("client-ca", "etcd/peer-ca", "etcd/server-ca", "request-header-ca", "server-ca")
 # Fixed, so that neither needs a clock: edge boards boot in 1970, and k3s gives its own
@@ -75,16 +79,79 @@ class CandidateSecrets:
 
 
 def prepare_secrets(state_dir: Path) -> CandidateSecrets:
-    """Read this node's candidate secrets below `state_dir`, or make them (0.1 to 0.3 s).
+    """Read this node's candidate secrets below `state_dir`, or make new ones (0.1 to 0.3 s).
 
     Raises:
         MeshdError: what is there is incomplete or no secret, or the disk refuses.
     """
-    folder = state_dir / "cluster" / "candidate"
-    try:
+    folder = _folder(state_dir)
+    with _told_to_the_operator(folder):
         if not folder.exists():
-            _make(folder)
+            _make_beside(folder).rename(folder)
+        sync_folder(folder.parent)  # If an earlier start died before it, too.
         return _load(folder)
+
+
+class Candidacy:
+    """The candidate secrets that this node has now.
+
+    Args:
+        state_dir: where they lie, or come to lie.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._secrets = prepare_secrets(state_dir)
+
+    def secrets(self) -> CandidateSecrets:
+        """Return them; ask again for each use."""
+        return self._secrets
+
+    def renew(self, spent: Collection[str]) -> None:
+        """Have others if the CA's hash is among `spent`.
+
+        Raises:
+            MeshdError: the disk refuses; the next call goes on.
+        """
+        self._secrets = renew_secrets(self._state_dir, spent)
+
+
+def renew_secrets(state_dir: Path, spent: Collection[str]) -> CandidateSecrets:
+    """Move candidate secrets aside whose CA's hash is among `spent`, and have others.
+
+    Nothing is deleted. The new ones are whole before the old ones go, so a full disk changes
+    nothing. A crash leaves the old ones, which are noticed again, or none, in whose place
+    `prepare_secrets` makes new ones, or the new ones, which are durable before anyone is told.
+
+    Raises:
+        MeshdError: what is there is incomplete or no secret, or the disk refuses.
+    """
+    folder = _folder(state_dir)
+    old = prepare_secrets(state_dir)
+    if old.ca_hash not in spent:
+        return old  # An earlier call came as far.
+    with _told_to_the_operator(folder):
+        unfinished = _make_beside(folder)
+        folder.rename(free_name(folder.with_name(f"spent-{old.ca_hash[:16]}")))
+        sync_folder(folder.parent)
+        unfinished.rename(folder)
+        sync_folder(folder.parent)
+        return _load(folder)
+
+
+def commitment_of(token: str) -> str:
+    """Return the hex SHA-256 of a token: what a plan says about it in public."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _folder(state_dir: Path) -> Path:
+    return state_dir / "cluster" / "candidate"
+
+
+@contextmanager
+def _told_to_the_operator(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise MeshdError(
             "MESH-5001",
@@ -93,12 +160,8 @@ def prepare_secrets(state_dir: Path) -> CandidateSecrets:
         ) from error
 
 
-def commitment_of(token: str) -> str:
-    """Return the hex SHA-256 of a token: what a plan says about it in public."""
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _make(folder: Path) -> None:
+def _make_beside(folder: Path) -> Path:
+    """Make new secrets in a folder that has no meaning until it is renamed to `folder`."""
     make_folder(folder.parent, mode=0o700)
     unfinished = folder.with_name(".candidate.new")
     if unfinished.exists():
@@ -108,8 +171,7 @@ def _make(folder: Path) -> None:
         write_whole(unfinished / "tls" / name, content)
     for name in ("server-token", "agent-token"):
         write_whole(unfinished / name, secrets.token_hex(32).encode())
-    unfinished.rename(folder)
-    sync_folder(folder.parent)
+    return unfinished
 
 
 def _load(folder: Path) -> CandidateSecrets:

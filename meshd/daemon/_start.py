@@ -23,17 +23,17 @@ from ledger import BadEntry, decode_entry
 from meshd import __version__
 from meshd.api import open_sockets, serve_api
 from meshd.clock import read_instant, read_moment
-from meshd.cluster import CandidateSecrets, K3sCluster, prepare_secrets
+from meshd.cluster import Candidacy, K3sCluster
 from meshd.config import Settings, derive, load_settings, secrets_of
 from meshd.daemon._drive import INBOX_EVENTS_MAX, Driver
+from meshd.daemon._facts import Source, watch_facts
 from meshd.daemon._given import gather
 from meshd.daemon._lookout import Lookout, refuse_expired_token, slow_disk_item
 from meshd.daemon._mesh import mesh_of
 from meshd.daemon._telling import Telling
 from meshd.daemon._view import View
-from meshd.daemon._vip import interface_for_vip
 from meshd.errors import MeshdError
-from meshd.events import Event, FactsObserved, Health
+from meshd.events import Event, Health
 from meshd.identity import (
     Identity,
     hardware_identifiers,
@@ -45,18 +45,17 @@ from meshd.identity import (
     node_name_of,
     set_aside_if_cloned,
 )
-from meshd.machine import cpu_count, memory_mib, read_node_address, read_node_ip
+from meshd.machine import read_node_ip
 from meshd.metrics import Tally
 from meshd.node import Node
 from meshd.observe import DaemonLog, open_log, shown_at_the_end
-from meshd.ports import EventSink, Mesh
+from meshd.ports import EventSink
 from meshd.schema import Facts
 from meshd.state_dir import locked_state_dir, volatile_reason
 from meshd.storage import SqliteStore
 from roles import ClusterPlan
 
 HEALTH_INTERVAL_S = 2.0
-FACTS_INTERVAL_S = 5.0  # Between looks at the node address, beside those the mesh asks for.
 EXIT_FINE = 0
 
 Looks = Mapping[str, Callable[[], tuple[Health, ...]]]
@@ -71,7 +70,7 @@ class Opened:
     state_dir: Path
     identity: Identity
     store: SqliteStore
-    secrets: CandidateSecrets
+    candidacy: Candidacy
     fingerprint: tuple[str, ...]
     health: tuple[Health, ...]
     may_vote: bool
@@ -160,14 +159,14 @@ def _open(
         fix = "name a directory on a real disk with --state-dir"
         health.append(Health(code="MESH-2007", severity="error", message=message, fix=fix))
     daemon_log.name_node(identity.node_id)
-    secrets = prepare_secrets(state_dir)
-    daemon_log.hide(identity.private_key.private_bytes_raw(), *secrets.tokens)
+    candidacy = Candidacy(state_dir)
+    daemon_log.hide(identity.private_key.private_bytes_raw(), *candidacy.secrets().tokens)
     key = derive(settings.network.secret, "meshd fingerprint v1")
     return Opened(
         settings=settings,
         state_dir=state_dir,
         identity=identity,
-        secrets=secrets,
+        candidacy=candidacy,
         fingerprint=machine_fingerprint(key, identifiers),
         health=tuple(health),
         may_vote=volatile is None and settings.network.capability == "vote",
@@ -210,6 +209,13 @@ async def _serve(
     )
     events, inbox = trio.open_memory_channel[Event](INBOX_EVENTS_MAX)
     driver: Driver[Node] | None = None
+    source = Source(
+        settings=settings,
+        identity=identity,
+        candidacy=opened.candidacy,
+        fingerprint=opened.fingerprint,
+        may_vote=opened.may_vote,
+    )
 
     def plan() -> ClusterPlan | None:
         return driver.node.standing.plan if driver is not None else None
@@ -231,7 +237,7 @@ async def _serve(
         )
         driver = Driver(
             build=partial(_build_node, opened),
-            facts=_read_facts(opened, addresses, blocked()),
+            facts=source.read(addresses, blocked()),
             mesh=mesh,
             cluster=cluster,
             store=opened.store,
@@ -244,7 +250,8 @@ async def _serve(
         driver.situation.set_health("start", opened.health)
         nursery.start_soon(driver.run)
         nursery.start_soon(cluster.run, events)
-        nursery.start_soon(_watch_facts, opened, blocked, driver, mesh, events)
+        keep_facts = partial(watch_facts, log=opened.log, hide=opened.daemon_log.hide)
+        nursery.start_soon(keep_facts, source, blocked, driver, mesh, events)
         looks: Looks = {
             "mesh": lambda: mesh.health(formed=driver.node.standing.formed),
             "machine": lambda: lookout.health(plan()),
@@ -270,7 +277,7 @@ def _new_cluster(opened: Opened, state_dir: Path, run_dir: Path) -> K3sCluster:
         node_ip=partial(read_node_ip, wanted=settings.interface, vip=settings.vip),
         state_dir=state_dir,
         run_dir=run_dir,
-        secrets=opened.secrets,
+        secrets=opened.candidacy.secrets,
         sealing_key=identity.sealing_key,
         clock=read_moment,
         hide=opened.daemon_log.hide,
@@ -304,56 +311,6 @@ def _build_node(opened: Opened, facts: Facts) -> Node:
         entries=entries,
         votes=saved.votes,
     )
-
-
-def _read_facts(opened: Opened, addresses: Sequence[str], blocked: str | None) -> Facts:
-    """Return what this machine says about itself now."""
-    settings, bounds = opened.settings, opened.settings.bounds
-    found = read_node_address(wanted=settings.interface, vip=settings.vip)
-    return Facts(
-        name=socket.gethostname(),
-        node_name=_node_name(opened.identity),
-        node_ip=None if found is None else found.ip,
-        addresses=tuple(addresses),
-        sealing_key=opened.identity.sealing_key.public_key().public_bytes_raw(),
-        memory_mib=memory_mib(),
-        cpus=cpu_count(),
-        role_wish=settings.role,
-        may_vote=opened.may_vote,
-        bound=bounds.bound,
-        nodes_max=bounds.nodes_max,
-        quorum=bounds.quorum,
-        control_plane=bounds.control_plane,
-        settings_hash=settings.settings_hash(),
-        settings=settings.unusual_settings(),
-        ca_hash=opened.secrets.ca_hash,
-        token_commitment=opened.secrets.token_commitment,
-        fingerprint=opened.fingerprint,
-        vip=settings.vip,
-        vip_interface=interface_for_vip(settings.kubevip, found),
-        software=f"meshd {__version__}",
-        fuse=True,  # Of meshd.holder, beside every k3s that it starts.
-        blocked=blocked,
-    )
-
-
-async def _watch_facts(
-    opened: Opened,
-    blocked: Callable[[], str | None],
-    driver: Driver[Node],
-    mesh: Mesh,
-    events: EventSink,
-) -> None:
-    """Tell the node when its addresses change, as netlink says or a look now and then."""
-    told = driver.situation.facts
-    addresses = told.addresses
-    while True:
-        facts = _read_facts(opened, addresses, blocked())
-        if facts != told:
-            await events.send(FactsObserved(facts))
-            told = facts
-        with trio.move_on_after(FACTS_INTERVAL_S):
-            addresses = await mesh.addresses_changed()
 
 
 async def _watch_health(

@@ -3,7 +3,7 @@
 Every check runs at the step that could break it. A record of the log is taken apart here with
 plain MessagePack, so that a fault in the code under test cannot hide itself. Names as in
 docs/genesis.md: S1 two initialisers in one generation, S2 two decisions in one slot, S4 k3s of an
-abandoned generation beside a later one.
+abandoned generation beside a later one, S5 two clusters with one CA or token.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class _Plan:
     cluster_id: str
     initialiser: str
     seats: tuple[str, ...]
+    ca_hash: str
+    token_commitment: str
 
 
 class Checkers:
@@ -56,6 +58,7 @@ class Checkers:
         self._plans: dict[int, _Plan] = {}
         self._etcds: dict[int, list[Etcd]] = {}
         self._gave_up: set[tuple[NodeId, int]] = set()
+        self._served: dict[str, str] = {}  # Hash of a secret in use -> cluster id.
         self.reached: Counter[str] = Counter()
 
     @property
@@ -164,6 +167,7 @@ class Checkers:
         who = f"{self._names[node]} seals {seal.name} to {self._names[seal.recipient]}"
         if plan is None:
             raise Violation(f"{who} before CLAIM")
+        self._uses_secrets(plan)
         if seal.recipient in plan.seats:
             return
         if not self._holds(node, plan.generation, "done"):
@@ -191,6 +195,17 @@ class Checkers:
             raise Violation(f"{name} started a cluster before STARTED was decided")
         if (plan.initialiser, plan.cluster_id) != (node, etcd.plan.cluster_id):
             raise Violation(f"{name} started a cluster that CLAIM does not give it")
+        self._uses_secrets(plan)
+
+    def _uses_secrets(self, plan: _Plan) -> None:
+        """Check that no secret that was handed out, or ran a cluster, is another cluster's (S5)."""
+        for secret in (plan.ca_hash, plan.token_commitment):
+            first = self._served.setdefault(secret, plan.cluster_id)
+            if first != plan.cluster_id:
+                raise Violation(
+                    f"S5: the secrets of cluster {first[:8]} are those of {plan.cluster_id[:8]}, "
+                    f"generation {plan.generation}, too"
+                )
 
     def running(self, services: Sequence[K3s], now: float) -> None:
         """Check that no k3s of an abandoned generation runs beside a later one (S4)."""
@@ -280,4 +295,6 @@ def _plan_in(value: bytes) -> _Plan:
         plan["cluster_id"],
         plan["initialiser"],
         tuple(seat["node"] for seat in plan["seats"]),
+        plan["ca_hash"],
+        plan["token_commitment"],
     )

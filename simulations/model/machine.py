@@ -70,6 +70,7 @@ class Machine:
     rate: float = 1.0  # Of its clocks.
     peer: Peer | None = None
     edition: int = 0  # Counts wiped disks: each makes a new identity.
+    renews_in: int = 0  # The life that is about to make new secrets.
     lost: bool = False  # For good.
     asleep: bool = False  # The daemon, or the whole machine, got SIGSTOP.
     backlog: list[Event] = field(default_factory=list)  # What waits for it meanwhile.

@@ -35,6 +35,7 @@ from meshd.events import (
     Send,
     Wakeup,
 )
+from simulations.model import renewal
 from simulations.model.checkers import Checkers, Violation
 from simulations.model.disk import Disk
 from simulations.model.k3s import Etcd, Host, K3s, Site
@@ -230,6 +231,7 @@ class World:
                 return
         assert peer.deadline > now.at, f"the node would spin after {event}"
         self.plan_wake(machine)
+        renewal.watch(self, machine)
 
     def _wake(self, machine: Machine, wake_at: float) -> None:
         if machine.wake_at != wake_at or machine.peer is None or machine.asleep:

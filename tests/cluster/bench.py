@@ -122,7 +122,7 @@ def groundwork(node: NodeId, folder: Path, settings: Settings = SETTINGS) -> Gro
         node_name=NAMES[node],
         state_dir=folder / "state",
         paths=k3s_paths(folder),
-        secrets=SECRETS,
+        secrets=lambda: SECRETS,
         sealing_key=sealing_key(node),
     )
 

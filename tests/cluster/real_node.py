@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -39,7 +40,7 @@ async def main(folder: Path, node: NodeId, secrets_dir: Path) -> None:
         node_ip=lambda: ADDRESSES[node],
         state_dir=folder / "state",
         run_dir=folder / "run",
-        secrets=prepare_secrets(secrets_dir),
+        secrets=partial(prepare_secrets, secrets_dir),
         sealing_key=sealing_key(node),
         clock=read_moment,
         paths=K3sPaths(config_dir=folder / "etc", data_dir=folder / "data"),

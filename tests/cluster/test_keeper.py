@@ -86,7 +86,7 @@ class Bench:
             node_ip=lambda: ADDRESSES[node],
             state_dir=folder / "state",
             run_dir=folder / "run",
-            secrets=SECRETS,
+            secrets=lambda: SECRETS,
             sealing_key=sealing_key(node),
             clock=lambda: Moment(at=Instant(trio.current_time()), wall_ms=1_800_000_000_000),
             paths=paths or k3s_paths(folder),

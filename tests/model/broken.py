@@ -14,6 +14,7 @@ from roles._evidence import Evidence
 from roles._forming import Forming
 from roles._journal import Memory
 from roles._lease import Around, Paper, VoterPart
+from roles._log import DecisionLog
 from roles._messages import Authentic, Down, Renewed
 from roles._standpoint import Standpoint
 from roles._tenure import Tenure
@@ -128,6 +129,7 @@ BROKEN = {
             _without("lease-ignored", (Forming, "lease_until", property(_lease_for_ever))),
             _without("down-said-too-early", (Standpoint, "stopped", property(lambda _self: True))),
             _without("any-reading", (Evidence, "about", _any_reading)),
+            _without("keeps-its-secrets", (DecisionLog, "spent", property(lambda _: frozenset()))),
         )
     },
 }

@@ -133,6 +133,13 @@ DOWN_AND_RESTARTED = Play(
     ],
 )
 
+X_AGAIN = Play(
+    nodes=1,
+    quorum=1,
+    control_plane=1,
+    acts=[(182.0, let_k3s_work)],  # After x gave up: there is nobody else for generation 2.
+)
+
 OVERLAPS = {
     "voter restart": (VOTER_RESTARTS, "r5-restart-forgets-answers", 260.0),
     "mute": (ANSWERS_AFTER_ABANDON, "r6-not-mute", 300.0),
@@ -161,6 +168,16 @@ def test_every_schedule_really_goes_on_to_another_generation() -> None:
 @pytest.mark.parametrize("script", [TWO_AND_TWO, ONE_BETWEEN])
 def test_halves_that_were_cut_off_form_after_the_cut(script: Play) -> None:
     assert formed(play(script, without=None, until_s=196.0 + 360.0))
+
+
+def test_an_initialiser_that_begins_again_has_new_secrets() -> None:
+    world = play(X_AGAIN, without=None, until_s=182.0 + 60.0)
+    assert formed(world)
+    assert world.checkers.generations == 2
+    assert breaks(X_AGAIN, without=None, until_s=182.0 + 60.0) == []
+    found = breaks(X_AGAIN, without="keeps-its-secrets", until_s=182.0 + 60.0)
+    assert len(found) == 10
+    assert all(one.startswith("S5") for one in found)
 
 
 def test_without_giving_up_some_wait_for_each_other_for_ever() -> None:

@@ -131,7 +131,7 @@ def opened(case: Case) -> Iterator[_start.Opened]:
 def facts_of(found: _start.Opened, author: int, role: Role) -> Facts:
     """Return what a node says of itself; the real one's memory makes it first or last."""
     settings, bounds = found.settings, found.settings.bounds
-    real = author == 0
+    real, secrets = author == 0, found.candidacy.secrets()
     return Facts(
         name=f"n{author}",
         node_name=f"n{author}-{author:08x}",
@@ -147,8 +147,8 @@ def facts_of(found: _start.Opened, author: int, role: Role) -> Facts:
         quorum=bounds.quorum,
         control_plane=bounds.control_plane,
         settings_hash=settings.settings_hash(),
-        ca_hash=found.secrets.ca_hash if real else f"{author:064x}",
-        token_commitment=found.secrets.token_commitment if real else f"{author + 9:064x}",
+        ca_hash=secrets.ca_hash if real else f"{author:064x}",
+        token_commitment=secrets.token_commitment if real else f"{author + 9:064x}",
         fingerprint=found.fingerprint if real else (f"machine of n{author}",),
         fuse=True,  # The plan is leased.
     )
