@@ -49,6 +49,20 @@ def test_an_initialiser_is_prepared_with_mark_authorities_and_token(tmp_path: Pa
     assert drop_in(tmp_path)["cluster-init"] is True
 
 
+def test_secrets_that_the_plan_does_not_name_begin_nothing(tmp_path: Path) -> None:
+    held = [SECRETS]
+    work = replace(groundwork(N1, tmp_path), secrets=lambda: held[0])
+    tokens = work.tokens(initialiser())
+    assert isinstance(tokens, Tokens)
+    held[0] = replace(SECRETS, server_token="0e" * 32)  # Renewed meanwhile.
+    for found in (work.tokens(initialiser()), work.lay(initialiser(), tokens, surroundings(N1))):
+        assert isinstance(found, Obstacle)
+        assert (found.state, "other secrets" in found.sentence) == ("failed", True)
+    assert tree(tmp_path) == {}
+    held[0] = SECRETS
+    assert isinstance(work.lay(initialiser(), tokens, surroundings(N1)), Launch)
+
+
 def test_a_power_cut_while_it_is_prepared_harms_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

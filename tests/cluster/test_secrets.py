@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from itertools import count
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ledger import NodeId
-from meshd.cluster import prepare_secrets
-from meshd.cluster.secrets import AUTHORITIES
+from meshd.cluster import Candidacy, CandidateSecrets, prepare_secrets
+from meshd.cluster.secrets import AUTHORITIES, renew_secrets
 from meshd.errors import MeshdError
 from meshd.sealing import seal, unseal
-from tests.cluster.bench import N1, N2, sealing_key
+from tests.cluster.bench import N1, N2, sealing_key, tree
 from tests.cluster.power import power_cut_before
 
 
@@ -94,6 +95,72 @@ def test_incomplete_secrets_are_refused_and_not_made_again(tmp_path: Path, lost:
         prepare_secrets(tmp_path)
     assert error.value.code == "MESH-5002"
     assert not (tmp_path / "cluster" / "candidate" / lost).exists()
+
+
+def test_spent_secrets_are_moved_aside_and_share_nothing_with_those_that_follow(
+    tmp_path: Path,
+) -> None:
+    old = prepare_secrets(tmp_path)
+    before = tree(tmp_path / "cluster/candidate")
+    assert renew_secrets(tmp_path, ()) == old
+    new = renew_secrets(tmp_path, {old.ca_hash})
+    assert prepare_secrets(tmp_path) == new
+    assert not set(dict(old.tls).values()) & set(dict(new.tls).values())
+    assert not set(old.tokens) & set(new.tokens)
+    assert renew_secrets(tmp_path, {old.ca_hash}) == new, "whose earlier call came as far"
+    renew_secrets(tmp_path, {new.ca_hash})
+    aside = tmp_path / f"cluster/spent-{old.ca_hash[:16]}"
+    assert tree(aside) == before
+    modes = {path.stat().st_mode & 0o777 for path in aside.rglob("*") if path.is_file()}
+    assert modes == {0o600}
+    assert len(list((tmp_path / "cluster").iterdir())) == 3
+
+
+@pytest.mark.parametrize("names_hurry", [False, True])
+def test_a_power_cut_while_they_are_replaced_loses_none_and_revives_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, names_hurry: bool
+) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    monkeypatch.setattr(rsa, "generate_private_key", lambda **_: key)  # The slow one.
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    old = prepare_secrets(tmp_path / "first")
+    before = tree(tmp_path / "first/cluster/candidate")
+    found = set()
+    shutil.copytree(tmp_path / "first", tmp_path / "whole")
+    with power_cut_before(-1, monkeypatch, tmp_path / "whole", names_hurry=True) as made:
+        renew_secrets(tmp_path / "whole", {old.ca_hash})
+    changes = len(made)  # The most of them make others, as at the first time; then come renames.
+    for call in (0, changes // 2, *range(changes - 8, changes + 1)):
+        state = tmp_path / str(call)
+        shutil.copytree(tmp_path / "first", state)
+        told: list[CandidateSecrets] = []
+        with power_cut_before(call, monkeypatch, state, names_hurry=names_hurry):
+            told.append(renew_secrets(state, {old.ca_hash}))
+        at_start = prepare_secrets(state)
+        assert told in ([], [at_start]), "what was told is there after the power cut"
+        after = renew_secrets(state, {old.ca_hash})
+        assert (after == at_start) is (at_start.ca_hash != old.ca_hash)
+        assert after.ca_hash != old.ca_hash
+        assert tree(state / f"cluster/spent-{old.ca_hash[:16]}") == before, "nothing is lost"
+        found.add("new" if told else "old" if at_start == old else "none")
+    assert found == {"old", "none", "new"}
+
+
+def test_a_disk_too_full_for_others_leaves_those_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    candidacy = Candidacy(tmp_path)
+    old = candidacy.secrets()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(MeshdError, match="No space left on device"):
+            candidacy.renew({old.ca_hash})
+    assert candidacy.secrets() == prepare_secrets(tmp_path) == old
+    candidacy.renew({old.ca_hash})
+    assert candidacy.secrets() == prepare_secrets(tmp_path) != old
 
 
 def test_a_disk_that_refuses_is_the_operators_to_mend(

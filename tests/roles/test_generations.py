@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from random import Random
+
 from ledger import Instant
-from roles import K3sReading
+from roles import Bounds, Candidate, ClusterPlan, K3sReading
+from roles._nomination import Nomination
 from tests.roles.leases import (
     ALL_OF_THREE,
     lease,
@@ -14,7 +18,9 @@ from tests.roles.leases import (
     stop_k3s,
 )
 from tests.roles.table import THREE, Table, states
-from tests.roles.world import signer_of
+from tests.roles.world import candidate_of, signer_of
+
+ALONE = Bounds.bounded(control_plane=1, nodes_max=1)
 
 
 def test_a_lost_initialiser_is_abandoned_and_another_one_starts() -> None:
@@ -80,6 +86,107 @@ def test_an_initialiser_that_failed_ranks_last_from_then_on() -> None:
     second = state(table, 3).plan
     assert second is not None
     assert [seat.node for seat in second.seats] == [signer_of(n).node_id for n in (2, 3, 1)]
+
+
+def end_generation(table: Table, *everyone: int) -> None:
+    """Let node 1, the initialiser, give the generation up, and all k3s stop."""
+    plan = state(table, 1).plan
+    assert plan is not None
+    reading = K3sReading(cluster_id=plan.cluster_id, exits=5)
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    pass_time(table, 20.0)
+    stop_k3s(table, *everyone)
+    pass_time(table, 15.0)
+
+
+def renew(table: Table, number: int) -> str:
+    """Let a node say that it has new secrets; return its CA's hash."""
+    ca_hash = f"{number + 1000:064x}"
+    table.candidates[number] = replace(
+        table.candidates[number], ca_hash=ca_hash, token_commitment="77" * 32
+    )
+    table.look_around()
+    return ca_hash
+
+
+def test_who_has_the_secrets_of_an_abandoned_plan_waits_for_others_before_it_plans() -> None:
+    table = leased(ALONE, 1)
+    first = state(table, 1).plan
+    assert first is not None
+    end_generation(table, 1)
+    found = state(table, 1)
+    assert (found.generation, found.plan, found.spent) == (2, None, {first.ca_hash})
+    assert found.waiting_for == ("n1 to make new secrets: those it had were of an abandoned plan")
+    pass_time(table, 600.0)
+    assert state(table, 1).plan is None
+    ca_hash = renew(table, 1)
+    pass_time(table, 5.0)
+    second = state(table, 1).plan
+    assert second is not None
+    assert (second.generation, second.initialiser) == (2, first.initialiser)
+    assert (second.ca_hash, second.token_commitment) == (ca_hash, "77" * 32)
+    assert state(table, 1).spent == {first.ca_hash}
+
+
+def test_nobody_plans_with_secrets_that_are_spent_and_others_say_whom_they_wait_for() -> None:
+    table = Table(THREE)
+    table.seat(1, fuse=True)
+    table.seat(2, 3, fuse=True, memory_mib=512)  # They vote, and get no seat.
+    table.look_around()
+    table.settle()
+    assert state(table, 1).started
+    end_generation(table, 1, 2, 3)
+    assert {one.generation for one in states(table).values()} == {2}
+    for one in states(table).values():
+        assert one.plan is None
+        assert (one.waiting_for or "").startswith("n1 to make new secrets")
+    ca_hash = renew(table, 1)
+    pass_time(table, 10.0)
+    plans = [one.plan for one in states(table).values()]
+    assert [plan.ca_hash for plan in plans if plan is not None] == [ca_hash] * 3
+
+
+def test_whose_secrets_are_spent_leaves_its_turn_and_the_first_seat_to_the_next() -> None:
+    one, two, three = (candidate_of(number, ALL_OF_THREE) for number in (1, 2, 3))
+    nodes = [one.node, two.node, three.node]
+
+    def nominated(me: Candidate) -> Nomination:
+        nomination = Nomination(
+            me.node,
+            bounds=ALL_OF_THREE,
+            vip=None,
+            network="lan",
+            rng=Random(0),
+            generation=2,
+        )
+        nomination.update([one, two, three], nodes, nodes, Instant(5.0), spent={one.ca_hash})
+        return nomination
+
+    second = nominated(two)
+    assert second.turn() == 5.0
+    plan = second.draw()
+    assert plan is not None
+    assert [seat.node for seat in plan.seats] == [two.node, three.node, one.node]
+    first = nominated(one)
+    assert first.turn() is None
+    assert first.draw() is None
+    assert isinstance(first.plan, ClusterPlan)
+    assert first.plan.initialiser == two.node
+
+
+def test_a_plan_keeps_the_secrets_that_it_names_whatever_came_before() -> None:
+    table = leased(ALONE, 1)
+    first = state(table, 1).plan
+    assert first is not None
+    end_generation(table, 1)
+    renew(table, 1)
+    pass_time(table, 5.0)
+    second = state(table, 1).plan
+    assert second is not None
+    table.seat(1, fuse=True, ca_hash=second.ca_hash)  # From its journal.
+    table.look_around()
+    assert state(table, 1).spent == {first.ca_hash}
+    assert second.ca_hash not in state(table, 1).spent
 
 
 def test_before_started_a_silent_initialiser_is_abandoned_after_30_s() -> None:

@@ -156,7 +156,7 @@ def moment() -> Moment:
 
 
 @contextmanager
-def driven(tmp_path: Path) -> Iterator[Bench]:
+def driven(tmp_path: Path, own: Facts = FACTS) -> Iterator[Bench]:
     """Make a driver of a network of one; call it inside Trio."""
     opened = FailingStore.create(tmp_path / "meshd.db", owner=SIGNER.node_id, network=NETWORK)
     assert isinstance(opened, FailingStore)
@@ -182,7 +182,7 @@ def driven(tmp_path: Path) -> Iterator[Bench]:
     cluster, log, tally = RecordingCluster(opened), Recorder(), Tally(started_at=moment().at)
     driver = Driver(
         build=build,
-        facts=FACTS,
+        facts=own,
         mesh=RecordingMesh(opened),
         cluster=cluster,
         store=opened,
