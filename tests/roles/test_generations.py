@@ -115,7 +115,7 @@ def test_who_has_the_secrets_of_an_abandoned_plan_waits_for_others_before_it_pla
     assert first is not None
     end_generation(table, 1)
     found = state(table, 1)
-    assert (found.generation, found.plan, found.spent) == (2, None, {first.ca_hash})
+    assert (found.generation, found.plan, found.spent) == (2, None, frozenset({first.ca_hash}))
     assert found.waiting_for == ("n1 to make new secrets: those it had were of an abandoned plan")
     pass_time(table, 600.0)
     assert state(table, 1).plan is None
