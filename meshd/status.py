@@ -28,8 +28,8 @@ class NetworkStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     bound: Literal["bounded", "open"]
-    nodes_max: int
-    quorum: int
+    nodes_max: int | None  # None in an open network.
+    quorum: int  # In an open network as far as this node knows; it grows.
     control_plane: int
 
 
@@ -151,8 +151,8 @@ def build_status(node: Node, now: Moment, *, uptime_s: float) -> Status:
         network=NetworkStatus(
             id=node.network_id,
             bound=node.bounds.bound,
-            nodes_max=node.bounds.nodes_max,
-            quorum=node.bounds.quorum,
+            nodes_max=node.bounds.nodes_max or None,
+            quorum=state.quorum,
             control_plane=node.bounds.control_plane,
         ),
         node=OwnStatus(

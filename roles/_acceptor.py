@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from ledger import Signer
 from roles._journal import Memory, Row, ballot_of, row_of
 from roles._messages import (
@@ -22,6 +24,7 @@ from roles._messages import (
     without_value,
 )
 from roles._state import Effect, Record, Slot
+from roles._types import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,3 +136,8 @@ class Acceptor:
             open_generation=open_generation,
         )
         return Answer((), seal(nack, self._signer))
+
+    def ask_more(self, ask: Prepare | Accept, limits: Limits) -> Answer:
+        """Say no: `limits` name the quorum that the voters known here ask for."""
+        other = msgspec.structs.replace(ask, limits=limits)
+        return self.refuse(other, promised=None, open_slot=ask.slot)

@@ -14,7 +14,7 @@ from ledger import NodeId
 from roles._election import Refusal, largest_settings_group
 from roles._messages import VOTES_MAX
 from roles._settings import difference
-from roles._types import Bounds, Candidate
+from roles._types import Bounds, Candidate, in_words
 
 HaltReason = Literal["too-many-voters", "settings-mismatch", "equivocation", "lost-memory"]
 
@@ -36,6 +36,7 @@ class Electorate:
     voters: tuple[NodeId, ...]  # Sorted; known, present or not.
     excluded: tuple[Refusal, ...]  # Known and willing, but not counted.
     halt: Halt | None  # Why this node itself must not vote.
+    quorum: int  # How many votes decide; in an open network as far as this node knows.
     wiped: tuple[NodeId, ...] = ()  # Not here, while their machines are, under other identities.
 
 
@@ -48,6 +49,7 @@ def electorate(
     present: Collection[NodeId],
     proven_faulty: Collection[NodeId] = (),
     settings_matter: bool = True,
+    quorum_known: int = 0,
 ) -> Electorate:
     """Return who votes as far as this node can tell.
 
@@ -59,6 +61,7 @@ def electorate(
         present: the peers connected now; only they count for the settings most have.
         proven_faulty: those who signed two values for one ballot.
         settings_matter: False once CLAIM is decided; the plan then says which settings count.
+        quorum_known: in an open network, the largest quorum that this node ever signed or heard of.
     """
     willing = sorted((c for c in candidates if is_willing(c)), key=lambda c: c.node)
     twins = _twins_of(willing)
@@ -66,9 +69,10 @@ def electorate(
     same = [c for c in here if c.bounds.limits == bounds.limits]
     settings = largest_settings_group(same) if settings_matter else None
     usual = next((c for c in same if c.settings_hash == settings), None)
+    quorum = _quorum_among(willing, bounds, known=quorum_known)
     halts = (
         _equivocated(me, proven_faulty),
-        _too_large(bounds),
+        _too_large(quorum),
         _outnumbered(willing, bounds),
         _too_many(willing, bounds),
         None if has_voted else _lost_memory(twins.get(me, [])),
@@ -92,7 +96,16 @@ def electorate(
         wiped=tuple(
             c.node for c in willing if c not in here and any(twin in here for twin in twins[c.node])
         ),
+        quorum=quorum,
     )
+
+
+def _quorum_among(willing: Sequence[Candidate], bounds: Bounds, *, known: int) -> int:
+    """Return how many votes decide: as the token says, or a majority of all machines known."""
+    if not bounds.is_open:
+        return bounds.quorum
+    found = machines([c for c in willing if c.bounds.limits == bounds.limits])
+    return max(bounds.quorum, known, len(found) // 2 + 1)
 
 
 def is_willing(candidate: Candidate) -> bool:
@@ -138,7 +151,8 @@ def _exclusion(
     if candidate.node in faulty:
         return "it signed two values for one ballot"
     if candidate.bounds.limits != bounds.limits:
-        return f"it is set up for {_in_words(candidate.bounds)}, not {_in_words(bounds)}"
+        theirs, ours = in_words(candidate.bounds.limits), in_words(bounds.limits)
+        return f"it is set up for {theirs}, not {ours}"
     if twins:
         # Which of the two still remembers its votes cannot be seen from here, so neither counts.
         names = ", ".join(twin.shown for twin in twins)
@@ -146,12 +160,6 @@ def _exclusion(
     if usual is not None and candidate.settings_hash != usual.settings_hash:
         return f"its settings differ from those most have: {difference(candidate, usual)}"
     return None
-
-
-def _in_words(bounds: Bounds) -> str:
-    return (
-        f"{bounds.nodes_max} machines, quorum {bounds.quorum}, control plane {bounds.control_plane}"
-    )
 
 
 def _equivocated(me: NodeId, faulty: Collection[NodeId]) -> Halt | None:
@@ -165,13 +173,13 @@ def _equivocated(me: NodeId, faulty: Collection[NodeId]) -> Halt | None:
     )
 
 
-def _too_large(bounds: Bounds) -> Halt | None:
-    if bounds.quorum <= VOTES_MAX:
+def _too_large(quorum: int) -> Halt | None:
+    if quorum <= VOTES_MAX:
         return None
     return Halt(
         reason="settings-mismatch",
         code="MESH-4008",
-        message=f"a decision of {bounds.quorum} voters does not fit into a ledger entry",
+        message=f"a decision of {quorum} voters does not fit into a ledger entry",
         fix=f"make a token for {2 * VOTES_MAX - 1} machines at most, and give the others a join "
         "token or p2p.role: worker",
     )
@@ -190,15 +198,15 @@ def _outnumbered(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
     return Halt(
         reason="settings-mismatch",
         code="MESH-4002",
-        message=f"this node is set up for {_in_words(bounds)}; {', '.join(others)} for "
-        f"{_in_words(rivals[0][0].bounds)}: they never vote together",
+        message=f"this node is set up for {in_words(bounds.limits)}; {', '.join(others)} for "
+        f"{in_words(rivals[0][0].bounds.limits)}: they never vote together",
         fix="give all machines the same token and the same p2p.auto.ha and p2p.meshd.nodes_max",
     )
 
 
 def _too_many(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
     found = machines([c for c in willing if c.bounds.limits == bounds.limits])
-    if len(found) < 2 * bounds.quorum:
+    if bounds.is_open or len(found) < 2 * bounds.quorum:
         return None
     names = ", ".join(sorted(group[0].shown for group in found))
     return Halt(

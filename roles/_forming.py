@@ -27,7 +27,7 @@ from roles._messages import (
 )
 from roles._state import Effect, LeaseState
 from roles._tenure import Tenure
-from roles._types import ClusterPlan
+from roles._types import ClusterPlan, Limits
 
 
 class Forming:
@@ -36,7 +36,10 @@ class Forming:
     Args:
         memory: of the generation; its CLAIM is decided.
         claim: the hash of the CLAIM's value.
+        limits: what to sign.
         life_began: when this life of the node began.
+        is_open: whether nobody knows how many may vote.
+        now: when this life of the node learned the plan.
         may_initialise: whether this node may start the cluster, but for the lease.
         brief: the effects that tell a voter what is decided.
     """
@@ -47,10 +50,12 @@ class Forming:
         memory: Memory,
         *,
         network_id: str,
-        limits: tuple[int, int, int],
+        limits: Callable[[], Limits],
         claim: bytes,
         rng: Random,
         life_began: Instant,
+        is_open: bool,
+        now: Instant,
         may_initialise: Callable[[], bool],
         brief: Callable[[NodeId], list[Effect]],
     ) -> None:
@@ -62,9 +67,10 @@ class Forming:
         self._paper = Paper(
             signer, network_id=network_id, limits=limits, plan=plan, claim=claim, rng=rng
         )
+        self._is_open = is_open
         self._may_initialise = may_initialise
         self._brief = brief
-        self._voter = VoterPart(self._paper, life_began)
+        self._voter = VoterPart(self._paper, now if is_open else life_began)
         self._member: MemberPart | None = None
         self._tenure: Tenure | None = None
 
@@ -113,6 +119,15 @@ class Forming:
     def abandon_from(self) -> Instant:
         """From when on `may_abandon` can be true; on x, once its k3s is down besides."""
         return self._voter.abandon_from
+
+    @property
+    def unstarted_from(self) -> Instant:
+        """From when on this node may vote to abandon the plan in STARTED's slot.
+
+        Before STARTED no k3s runs; but in an open network others may have decided that (R11).
+        """
+        waits = self._is_open and self._plan.initialiser != self._me
+        return self._voter.abandon_from if waits else Instant(-math.inf)
 
     def deadline(self, around: Around) -> Instant:
         """When `advance` is due."""

@@ -22,6 +22,7 @@ from roles._messages import (
     Ask,
     Authentic,
     BadMessage,
+    Contradiction,
     Intent,
     LeaseMessage,
     LogMessage,
@@ -37,7 +38,7 @@ from roles._messages import Record as DecidedFrame
 from roles._records import Decision, slots_before
 from roles._state import Effect, GenesisState, Reject, SendTo, Slot
 from roles._term import Term, open_frame
-from roles._types import Bounds, Candidate, ClusterPlan
+from roles._types import Bounds, Candidate, ClusterPlan, quorum_of
 from roles._witness import prove
 from roles._wording import View, describe
 
@@ -118,7 +119,9 @@ class Genesis:
             else:
                 effects = self._hear(sender, found, now)
         except BadMessage as error:
-            return [Reject(sender, str(error))]
+            # Of two claims that an open network may decide, either is lawful.
+            innocent = self._bounds.is_open and isinstance(error, Contradiction)
+            return [] if innocent else [Reject(sender, str(error))]
         return effects + self._advance(now)
 
     def learn(self, record: bytes, now: Instant) -> list[Effect]:
@@ -144,11 +147,10 @@ class Genesis:
         """
         if self._log.memory.formed:
             return []
-        reason = (
+        effects = self._log.doubt(
             f"others hold {what} of this node, and its disk does not: the disk was lost or is an "
             "old copy, or this node's key is in use on two machines"
         )
-        effects = self._log.doubt(reason)
         return effects + self._advance(now) if effects else []
 
     def tick(self, now: Instant) -> list[Effect]:
@@ -192,6 +194,7 @@ class Genesis:
         self._frame.hearing.heard(sender, now)
         if not self._concerns(sender, message):
             return []
+        self._stand.heard_of(quorum_of(message.limits), sender, self._term, now)
         if message.generation != self._log.generation:
             return self._elsewhere(sender, message)
         if isinstance(message, LeaseMessage):
@@ -243,7 +246,7 @@ class Genesis:
         if message.network_id != self._network_id:
             raise BadMessage(f"a message of network {message.network_id}")
         # Nodes with other bounds do no wrong; they are named elsewhere.
-        return message.limits == self._bounds.limits and sender not in self._journal.proofs
+        return self._bounds.admits(message.limits) and sender not in self._journal.proofs
 
     def _elsewhere(self, sender: NodeId, message: Message) -> list[Effect]:
         """Answer a question of another generation: one of the two has something to learn."""
@@ -258,10 +261,7 @@ class Genesis:
         if not self._stand.votes or memory.open_slot is None or isinstance(message, Renew | Ask):
             return []
         nack = self._term.acceptor.refuse(
-            message,
-            promised=None,
-            open_slot=memory.open_slot,
-            open_generation=memory.generation,
+            message, promised=None, open_slot=memory.open_slot, open_generation=memory.generation
         )
         return [SendTo(sender, nack.reply.frame)]
 
@@ -275,6 +275,8 @@ class Genesis:
             answer = acceptor.refuse(ask, promised=None, open_slot=missing[0])
             return [SendTo(ask.sender, answer.reply.frame)]
         effects: list[Effect] = []
+        if quorum_of(ask.limits) < self._stand.electorate.quorum:  # In an open network.
+            return [SendTo(ask.sender, acceptor.ask_more(ask, self._stand.limits).reply.frame)]
         if isinstance(ask, Prepare):
             answer = acceptor.prepare(ask)
         else:
@@ -323,7 +325,7 @@ class Genesis:
             self._term.follow(now)
             self._stand.recount(self._term, now)
         proposer = self._term.proposer
-        ours = decision.generation == self._log.generation
+        ours = decision.generation == self._log.generation and self._log.decides(decision.slot)
         if proposer.attempt is not None and ours and proposer.attempt.slot == decision.slot:
             proposer.stop()
             proposer.not_before = now

@@ -36,7 +36,7 @@ from roles._messages import (
 )
 from roles._records import Claim, Decision, Done, Started, decode_value, read_record
 from roles._state import SLOTS, Slot
-from roles._types import ClusterPlan
+from roles._types import ClusterPlan, Limits, quorum_of
 from roles._witness import Proof, read_proof
 
 Row = tuple[str, bytes]
@@ -106,7 +106,8 @@ class Journal:
 
     memories: dict[int, Memory] = field(default_factory=dict)
     proofs: dict[NodeId, Proof] = field(default_factory=dict)
-    limits: set[tuple[int, int, int]] = field(default_factory=set)  # Those ever voted under.
+    limits: set[Limits] = field(default_factory=set)  # Bounds ever voted under.
+    quorum: int = 0  # The largest quorum of a ballot that is known of.
     damage: str | None = None  # The first row that cannot be read.
     doubt: str | None = None  # How it is known that rows are missing.
 
@@ -225,6 +226,7 @@ def _read_row(journal: Journal, key: str, data: bytes, *, me: NodeId, network_id
         if key != row_of_decision(decision)[0]:
             raise BadMessage(f"a decision of {decision.key}")
         journal.of(decision.generation).decided[decision.slot] = decision
+        journal.quorum = max(journal.quorum, decision.quorum)
         return
     if not isinstance(found, Authentic):
         raise BadMessage("not a message of this node's own")
@@ -233,7 +235,8 @@ def _read_row(journal: Journal, key: str, data: bytes, *, me: NodeId, network_id
         raise BadMessage("another node's or another network's")
     if row_key(message) != key:
         raise BadMessage("not what its key says")
-    journal.limits.add(message.limits)
+    journal.limits.add(message.limits[:3])
+    journal.quorum = max(journal.quorum, quorum_of(message.limits))
     _remember(journal.of(message.generation), found)
 
 

@@ -9,6 +9,7 @@ never answers it afterwards.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -29,7 +30,7 @@ from roles._messages import (
     seal,
 )
 from roles._state import Effect, Record, SendTo
-from roles._types import ClusterPlan
+from roles._types import ClusterPlan, Limits
 
 RENEW_EVERY_S = 10.0
 
@@ -82,7 +83,7 @@ class Paper:
         signer: Signer,
         *,
         network_id: str,
-        limits: tuple[int, int, int],
+        limits: Callable[[], Limits],
         plan: ClusterPlan,
         claim: bytes,
         rng: Random,
@@ -107,7 +108,7 @@ class Paper:
         """Return a message of that kind, signed."""
         message = kind(
             network_id=self._network_id,
-            limits=self._limits,
+            limits=self._limits(),
             generation=self.plan.generation,
             initialiser=self.plan.initialiser,
             claim=self.claim,
@@ -144,13 +145,13 @@ class VoterPart:
     """What every voter remembers of an initialiser.
 
     Args:
-        now: when this life began: it counts as an answer, for who knows what was answered before
-            the restart (R5).
+        from_: what counts as an answer: when this life began, for who knows what was answered
+            before the restart (R5); in an open network, when it learned the plan (R11).
     """
 
-    def __init__(self, paper: Paper, now: Instant) -> None:
+    def __init__(self, paper: Paper, from_: Instant) -> None:
         self._paper = paper
-        self.last_answer = now
+        self.last_answer = from_
         self.released_at: Instant | None = None
 
     def renewed(self, ask: Renew, around: Around, now: Instant) -> list[Effect]:

@@ -17,7 +17,7 @@ from roles._journal import (
     row_of_doubt,
     row_of_proof,
 )
-from roles._messages import Authentic, BadMessage, hash_of
+from roles._messages import Authentic, BadMessage, Contradiction, hash_of
 from roles._records import (
     Claim,
     Decision,
@@ -87,6 +87,10 @@ class DecisionLog:
         """The slot to be decided next, or None if the log is closed."""
         return self.memory.open_slot
 
+    def decides(self, slot: Slot) -> bool:
+        """Whether the slot is decided in the current generation; what contradicts it is not."""
+        return slot in self.memory.decided
+
     @property
     def claim_hash(self) -> bytes | None:
         """The hash of the current CLAIM's value."""
@@ -131,6 +135,7 @@ class DecisionLog:
             self.conflicts.setdefault(decision.place, decision)
             return effects
         self._journal.of(decision.generation).decided[decision.slot] = decision
+        self._journal.quorum = max(self._journal.quorum, decision.quorum)
         self._publish_at[decision.place] = publish_at
         self.memory = self._journal.current
         return [*effects, Record((row_of_decision(decision),))]
@@ -142,7 +147,16 @@ class DecisionLog:
             return self.memory.formed
         if decision.generation < self.generation:
             return forms
-        return decision.abandons and self.memory.formed
+        return (decision.abandons and self.memory.formed) or self._is_of_another_claim(decision)
+
+    def _is_of_another_claim(self, decision: Decision) -> bool:
+        """Whether CLAIM and what follows it, one of which this is, belong to two clusters."""
+        memory = self._journal.of(decision.generation)
+        value = decision.value
+        plan = value.plan if isinstance(value, Claim) else memory.plan
+        both = [*memory.decided.values(), decision]
+        later = [one for one in both if not isinstance(one.value, Claim)]
+        return plan is not None and any(contradiction(d.value, plan, d.slot) for d in later)
 
     def watch(self, vote: Authentic) -> list[Effect]:
         """Keep the proof if this message contradicts an earlier one of the same signer."""
@@ -176,7 +190,7 @@ class DecisionLog:
             raise BadMessage(f"a plan with {len(value.plan.seats)} seats")
         flaw = contradiction(value, self.plan, slot)
         if flaw is not None:
-            raise BadMessage(flaw)
+            raise Contradiction(flaw)
 
     def tell(self, node: NodeId, generation: int, slot: Slot) -> list[Effect]:
         """Send what was decided in that slot, if it is known."""

@@ -16,6 +16,7 @@ import msgspec
 
 from ledger import NodeId, Signer, verify
 from roles._state import Slot
+from roles._types import Limits
 
 FRAME_MAX_BYTES = 60 * 1024
 """A decision takes 265 bytes for each vote; it must fit into a ledger entry (64 KiB)."""
@@ -34,10 +35,17 @@ Generation = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 Node = Annotated[NodeId, msgspec.Meta(max_length=64)]  # Decoding base58 is quadratic.
 Nonce = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+SignedLimits = Annotated[Limits, msgspec.Meta(min_length=3, max_length=4)]
+"""nodes_max, quorum, control plane; in an open network then how many votes decide: this ballot, or,
+in what is said of a lease, in the sender's view."""
 
 
 class BadMessage(ValueError):
     """Bytes that are not an authentic message of this network; always their sender's fault."""
+
+
+class Contradiction(BadMessage):
+    """A value that belongs to another CLAIM than the one decided here."""
 
 
 class Ballot(msgspec.Struct, frozen=True, array_like=True, order=True, forbid_unknown_fields=True):
@@ -53,7 +61,7 @@ class _Signed(
     """What every signed message says."""
 
     network_id: Annotated[str, msgspec.Meta(max_length=NETWORK_ID_MAX)]
-    limits: tuple[int, int, int]  # nodes_max, quorum, control plane: `Bounds.limits`.
+    limits: SignedLimits
     generation: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     slot: Slot
     ballot: Ballot
@@ -102,7 +110,7 @@ class _OfLease(
     """What every message about the forming lease of one claim's initialiser says."""
 
     network_id: Annotated[str, msgspec.Meta(max_length=NETWORK_ID_MAX)]
-    limits: tuple[int, int, int]
+    limits: SignedLimits
     generation: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
     initialiser: Node
     claim: Hash  # Of the CLAIM's value.

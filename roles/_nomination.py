@@ -28,6 +28,10 @@ The target for ten nodes to see one another after a joint cold start is 1.4 s (`
 it), so the plan sees the better candidates; who comes later only misses a better rank.
 """
 
+OPEN_SETTLE_S = 10.0
+"""The same where nobody knows how many machines there are: a cut that ends within this time is no
+danger, and there is no end to this waiting (docs/genesis.md)."""
+
 SETTLE_MAX_S = 5.0
 """A guess: after this long with enough voters a flapping link delays the CLAIM no further."""
 
@@ -56,6 +60,7 @@ class Nomination:
         self._rng = rng
         self._generation = generation
         self._failed_before = failed_before
+        self._quorum = bounds.quorum
         self._here: tuple[Candidate, ...] = ()
         self._settled_from: Instant | None = None
         self._enough_from: Instant | None = None
@@ -71,7 +76,7 @@ class Nomination:
     @property
     def enough(self) -> bool:
         """Whether a quorum of voters is here."""
-        return len(self._here) >= self._bounds.quorum
+        return len(self._here) >= self._quorum
 
     def update(
         self,
@@ -80,6 +85,7 @@ class Nomination:
         present: Collection[NodeId],
         now: Instant,
         *,
+        quorum: int,
         spent: Collection[str] = (),
     ) -> None:
         """Take a new view.
@@ -89,8 +95,10 @@ class Nomination:
             voters: those of them that are recognised.
             present: the peers connected.
             now: the time.
+            quorum: how many votes decide.
             spent: the CA hashes of abandoned plans.
         """
+        self._quorum = quorum
         before = [candidate.node for candidate in self._here]
         self._here = tuple(
             sorted(
@@ -141,6 +149,8 @@ class Nomination:
             return None
         assert self._settled_from is not None
         assert self._enough_from is not None
+        if self._bounds.is_open:
+            return Instant(self._settled_from + OPEN_SETTLE_S + self._place * TURN_S)
         complete = len(machines(self._here)) >= self._bounds.nodes_max
         settled = self._settled_from + (0.0 if complete else SETTLE_S)
         latest = self._enough_from + SETTLE_MAX_S

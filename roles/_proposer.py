@@ -31,6 +31,7 @@ from roles._messages import (
     write_record,
 )
 from roles._state import Effect, Record, SendTo, Slot
+from roles._types import Bounds, Limits
 
 RESEND_AFTER_S = 1.0
 """Guess: several round trips of any path that can carry etcd; doubled up to the next figure."""
@@ -51,7 +52,7 @@ class Proposer:
         signer: Signer,
         *,
         network_id: str,
-        limits: tuple[int, int, int],
+        bounds: Bounds,
         generation: int,
         acceptor: Acceptor,
         memory: Memory,
@@ -62,7 +63,7 @@ class Proposer:
     ) -> None:
         self._signer = signer
         self._network_id = network_id
-        self._limits = limits
+        self._bounds = bounds
         self._generation = generation
         self._acceptor = acceptor
         self._memory = memory
@@ -71,14 +72,20 @@ class Proposer:
         self._rng = rng
         self._failures = 0
         self._round_seen = memory.own_round
-        self.quorum = limits[1]
+        self.quorum = bounds.quorum
         self.attempt: Attempt | None = None
         self.not_before = now
         self.voters: tuple[NodeId, ...] = ()
 
-    def count_only(self, voters: tuple[NodeId, ...]) -> None:
-        """Take a new electorate; answers of those who no longer count are forgotten."""
+    def count_only(self, voters: tuple[NodeId, ...], quorum: int) -> None:
+        """Take a new electorate; answers of those who no longer count are forgotten.
+
+        A ballot under way has the quorum that it signed, so one that is too small ends with it.
+        """
         self.voters = voters
+        if quorum != self.quorum:
+            self.quorum = quorum
+            self.attempt = None
         if self.attempt is not None:
             for answers in (self.attempt.promises, self.attempt.votes):
                 for node in [node for node in answers if node not in voters]:
@@ -234,7 +241,13 @@ class Proposer:
         attempt = self.attempt
         if attempt is None or (attempt.slot, attempt.ballot) != (message.slot, message.ballot):
             return None
-        return attempt
+        # Only a refusal may name another quorum than the ballot's own.
+        alike = isinstance(message, Nack) or message.limits == attempt.ask.message.limits
+        return attempt if alike else None
+
+    @property
+    def _limits(self) -> Limits:
+        return self._bounds.signed_with(self.quorum)
 
     def _to_others(self, frame: bytes, but: Iterable[NodeId] = ()) -> list[Effect]:
         spared = {self._signer.node_id, *but}

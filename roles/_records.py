@@ -1,7 +1,8 @@
 """What a slot decides, and the records that prove it to anyone who knows the network's quorum.
 
 A record holds the value and at least a quorum of signed votes for one ballot; who carries it does
-not matter. Value types may be added; an unknown one is refused, never guessed at.
+not matter. In an open network the votes sign their ballot's quorum, and so many must
+be there. Value types may be added; an unknown one is refused, never guessed at.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from roles._messages import (
     read_frame,
 )
 from roles._state import SLOTS, Slot
-from roles._types import ClusterPlan
+from roles._types import ClusterPlan, Limits, quorum_of
 
 VALUE_MAX_BYTES = 8 * 1024
 
@@ -77,6 +78,7 @@ class Decision:
     ballot: Ballot
     value: Value
     raw_value: bytes
+    quorum: int  # How many votes its own ballot needed.
     signers: tuple[NodeId, ...]  # Sorted.
     votes: tuple[Authentic, ...]
     record: bytes
@@ -178,7 +180,7 @@ def read_record(record: bytes, *, network_id: str, quorum: int) -> Decision:
     Args:
         record: as `Publish` carries it.
         network_id: whose log it must be of.
-        quorum: how many different voters must have signed; the record's own must not be lower.
+        quorum: how many different voters must have signed; more, if the record's own is higher.
 
     Raises:
         BadMessage: what is wrong with it; a forged, short or foreign record is never accepted.
@@ -197,13 +199,16 @@ def read_record(record: bytes, *, network_id: str, quorum: int) -> Decision:
         raise BadMessage(f"of network {first.network_id}, not {network_id}")
     if first.value_hash != hash_of(found.value):
         raise BadMessage("its votes are for another value")
-    needed = max(quorum, first.limits[1])
+    if first.limits[0] == 0 and len(first.limits) != 4:
+        raise BadMessage("its votes do not say how many are needed")
+    needed = max(quorum, quorum_of(first.limits))
     if len(set(signers)) != len(signers) or len(signers) < needed:
         raise BadMessage(f"{len(set(signers))} voters signed it, {needed} are needed")
     return Decision(
         generation=first.generation,
         slot=first.slot,
         ballot=first.ballot,
+        quorum=needed,
         value=decode_value(found.value, first.slot, first.generation),
         raw_value=found.value,
         signers=signers,
@@ -226,7 +231,7 @@ def slots_before(slot: Slot) -> tuple[Slot, ...]:
     return SLOTS[: SLOTS.index(slot)]
 
 
-def _subject(vote: Authentic) -> tuple[str, tuple[int, int, int], int, Slot, Ballot, bytes]:
+def _subject(vote: Authentic) -> tuple[str, Limits, int, Slot, Ballot, bytes]:
     message = vote.message
     if not isinstance(message, Accepted):
         raise BadMessage("holds something that is not a vote")

@@ -15,7 +15,7 @@ from roles._lease import Around
 from roles._log import DecisionLog
 from roles._records import Abandon, decode_value
 from roles._state import Slot
-from roles._types import Bounds, Candidate
+from roles._types import Bounds, Candidate, Limits
 
 if TYPE_CHECKING:
     from roles._term import Term
@@ -45,7 +45,7 @@ class Standpoint:
         self._log = log
         self._hearing = hearing
         self.reading = K3sReading()
-        self.electorate = Electorate(voters=(), excluded=(), halt=None)
+        self.electorate = Electorate(voters=(), excluded=(), halt=None, quorum=bounds.quorum)
         self.candidates: tuple[Candidate, ...] = ()
         self.shown: dict[NodeId, str] = {}  # What people call the candidates.
         self.present: frozenset[NodeId] = frozenset()
@@ -72,11 +72,36 @@ class Standpoint:
             present=self.present,
             proven_faulty=frozenset(self._journal.proofs),
             settings_matter="claim" not in self._log.memory.decided,
+            quorum_known=self._journal.quorum,
         )
+        if self._bounds.is_open:
+            self._journal.quorum = self.electorate.quorum  # Voters that are known stay known.
         voters = self.electorate.voters
         self._log.voters = term.turns.voters = voters
-        term.proposer.count_only(voters)
-        term.nomination.update(self.candidates, voters, self.present, now, spent=self._log.spent)
+        term.proposer.count_only(voters, self.electorate.quorum)
+        term.nomination.update(
+            self.candidates,
+            voters,
+            self.present,
+            now,
+            quorum=self.electorate.quorum,
+            spent=self._log.spent,
+        )
+
+    def heard_of(self, quorum: int, voter: NodeId, term: Term, now: Instant) -> None:
+        """In an open network, take the quorum that a voter signed for one's own, if it is larger.
+
+        It knows voters that this node will hear of later; until then they are counted all the same.
+        """
+        larger = self._bounds.is_open and quorum > self.electorate.quorum
+        if larger and voter in self.electorate.voters:
+            self._journal.quorum = quorum
+            self.recount(term, now)
+
+    @property
+    def limits(self) -> Limits:
+        """What this node signs of its own; a ballot with a higher quorum gets its vote, too."""
+        return self._bounds.signed_with(self.electorate.quorum)
 
     @property
     def votes(self) -> bool:
@@ -110,7 +135,7 @@ class Standpoint:
         return Around(
             votes=self.votes,
             mute=self.mute,
-            quorum=self._bounds.quorum,
+            quorum=self.electorate.quorum,
             voters=self.electorate.voters,
             stopped=self.stopped,
             exits=reading.exits if reading is not None else 0,
@@ -122,8 +147,9 @@ class Standpoint:
 
     def permits(self, term: Term, slot: Slot, value: bytes, now: Instant) -> bool:
         """Whether this node may vote for the value now, as far as the lease is concerned."""
-        if slot != "done":
-            return True  # Before STARTED is decided no k3s runs.
         if not isinstance(decode_value(value, slot, term.memory.generation), Abandon):
             return True
-        return term.forming is not None and term.forming.may_abandon(stopped=self.stopped, now=now)
+        forming = term.forming
+        if slot == "done":
+            return forming is not None and forming.may_abandon(stopped=self.stopped, now=now)
+        return forming is None or now > forming.unstarted_from

@@ -109,9 +109,11 @@ class GenesisState:
     kube_system_uid: str | None  # DONE's evidence, once formed.
     slots: tuple[SlotState, ...]
     voters: tuple[NodeId, ...] = ()  # Whose votes this node counts, here or not; sorted.
+    quorum: int = 0  # How many of them decide; grows in an open network.
     lease: LeaseState | None = None
     history: tuple[Generation, ...] = ()
     spent: frozenset[str] = frozenset()  # CA hashes of abandoned plans: secrets not to be used.
+    rivals: tuple[ClusterPlan, ...] = ()  # Plans of other clusters that came of the same token.
     excluded: tuple[Refusal, ...]
     problems: tuple[Problem, ...]
 

@@ -70,6 +70,8 @@ class Tenure:
         self._renewed_at = Instant(-math.inf)
         self._granted: dict[NodeId, Instant] = {}
         self._quorum = 0
+        self._grown_at = now  # When the quorum last grew, in an open network.
+        self._held = NO_LEASE  # What the answers of the smaller quorum gave then.
         self._say_at = now
         self.answers: dict[NodeId, Instant] = {}  # Who let it run on, and when that was asked.
         self.down: set[NodeId] = set()
@@ -80,6 +82,10 @@ class Tenure:
     @property
     def until(self) -> Instant:
         """When k3s must be down: counted from when the renewal that the q-th answered was sent."""
+        return max(self._held, self._by_answers)
+
+    @property
+    def _by_answers(self) -> Instant:
         sent = sorted(self.answers.values(), reverse=True)
         if not self._quorum or len(sent) < self._quorum:
             return NO_LEASE
@@ -97,7 +103,7 @@ class Tenure:
 
     def advance(self, around: Around, now: Instant) -> list[Effect]:
         """Renew, give up, or say that nothing runs any more, as it is time."""
-        self._count_only(around)
+        self._count_only(around, now)
         if self._memory.gave_up is None:
             due, reason = self._give_up_at(around)
             if due <= now:
@@ -118,14 +124,14 @@ class Tenure:
         sent_at = self._asked.sent_at(answer.nonce)
         if sent_at is None or answer.sender not in around.voters:
             return
+        self._count_only(around, now)  # First: this answer may be why more have to.
         self.answers[answer.sender] = max(self.answers.get(answer.sender, sent_at), sent_at)
-        self._count_only(around)
-        if self.until >= self._renewed_at + LEASE_S:  # The last round has its quorum.
+        if self._by_answers >= self._renewed_at + LEASE_S:  # The last round has its quorum.
             self._renew_at = Instant(max(now, self._renewed_at + RENEW_EVERY_S))
 
     def asked(self, ask: Ask, around: Around, now: Instant) -> list[Effect]:
         """Give a member what is left of the lease, or word that it is over."""
-        self._count_only(around)
+        self._count_only(around, now)
         left = self.until - now
         if self._memory.gave_up is not None:
             left = 0.0
@@ -143,10 +149,15 @@ class Tenure:
 
     # How.
 
-    def _count_only(self, around: Around) -> None:
+    def _count_only(self, around: Around, now: Instant) -> None:
+        if around.quorum > self._quorum > 0:
+            # What was given stays given (R11); from now on more voters have to answer.
+            self._held = self.until
+            self._grown_at = self._renew_at = now
         self._quorum = around.quorum
         for node in [node for node in self.answers if node not in around.voters]:
             del self.answers[node]
+            self._held = NO_LEASE
 
     def _renew(self, around: Around, now: Instant) -> list[Effect]:
         nonce = self._paper.draw_nonce()
@@ -172,7 +183,7 @@ class Tenure:
         """Return when this node is to give up if nothing changes, and why."""
         doubled = 2 ** min(self._memory.generation - 1, DOUBLINGS_MAX)
         reasons = [
-            (max(self._began, self.until) + NO_LEASE_S, "it had no lease for 60 s"),
+            (max(self._grown_at, self.until) + NO_LEASE_S, "it had no lease for 60 s"),
             (
                 self._began + FORMING_S * doubled,
                 f"the control plane was not complete after {FORMING_S * doubled:.0f} s",

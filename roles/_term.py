@@ -104,7 +104,7 @@ class Term:
         self.proposer = Proposer(
             frame.signer,
             network_id=frame.network_id,
-            limits=frame.bounds.limits,
+            bounds=frame.bounds,
             generation=self.memory.generation,
             acceptor=self.acceptor,
             memory=self.memory,
@@ -128,10 +128,12 @@ class Term:
                 frame.signer,
                 self.memory,
                 network_id=frame.network_id,
-                limits=frame.bounds.limits,
+                limits=lambda: frame.stand.limits,
                 claim=claim,
                 rng=frame.rng,
                 life_began=frame.life_began,
+                is_open=frame.bounds.is_open,
+                now=now,
                 may_initialise=lambda: log.may_initialise,
                 brief=self._brief,
             )

@@ -111,14 +111,16 @@ class Turns:
         plan = self._plan
         if plan is None:
             return None
+        forming = self.forming
         later = TURN_S * (self.voters.index(self._me) if self._me in self.voters else 0)
         if slot == "started":
             silent = self._hearing.silent_since(plan.initialiser)
             patience = self._opened_at + STARTED_PATIENCE_S
             if silent is not None:
                 patience = max(self._opened_at + CLAIM_PATIENCE_S, silent + UNSEEN_S)
+            if forming is not None:
+                patience = max(patience, forming.unstarted_from)
             return Instant(patience + later)
-        forming = self.forming
         if forming is None:
             return None
         if forming.released_at is not None:

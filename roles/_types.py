@@ -10,6 +10,12 @@ from ledger import NodeId
 RoleWish = Literal["auto", "control-plane", "worker", "none"]
 """`p2p.role`; Kairos' `master` is read as `control-plane`."""
 
+Limits = tuple[int, ...]
+"""`Bounds.limits`; in what is signed in an open network also how many votes decide."""
+
+OPEN_QUORUM_MIN = 2
+"""One machine that sees nobody never starts a cluster where nobody knows how many there are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Bounds:
@@ -20,14 +26,27 @@ class Bounds:
     """
 
     bound: Literal["bounded", "open"]
-    nodes_max: int
-    quorum: int
+    nodes_max: int  # 0 in an open network: nobody knows.
+    quorum: int  # In an open network the least; it grows with the voters that are known.
     control_plane: int
 
     @property
     def limits(self) -> tuple[int, int, int]:
         """Nodes, quorum and control plane: what voters must share, whatever it is called."""
         return (self.nodes_max, self.quorum, self.control_plane)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody knows how many may vote."""
+        return self.nodes_max == 0
+
+    def signed_with(self, quorum: int) -> Limits:
+        """Return what messages sign: in an open network how many votes decide, too."""
+        return (*self.limits, quorum) if self.is_open else self.limits
+
+    def admits(self, limits: Limits) -> bool:
+        """Whether a message that signs these limits is of such a network."""
+        return limits[:3] == self.limits and len(limits) == (4 if self.is_open else 3)
 
     @classmethod
     def bounded(cls, *, control_plane: int, nodes_max: int | None = None) -> Bounds:
@@ -39,6 +58,25 @@ class Bounds:
         most = 2 * control_plane - 1 if nodes_max is None else nodes_max
         quorum = max(most // 2 + 1, control_plane)
         return cls(bound="bounded", nodes_max=most, quorum=quorum, control_plane=control_plane)
+
+    @classmethod
+    def unbounded(cls, *, control_plane: int, minimum_nodes: int = 0) -> Bounds:
+        """Return the bounds of an open network: its least quorum, and no number of machines."""
+        quorum = max(minimum_nodes, OPEN_QUORUM_MIN, control_plane)
+        return cls(bound="open", nodes_max=0, quorum=quorum, control_plane=control_plane)
+
+
+def quorum_of(limits: Limits) -> int:
+    """Return how many votes decide, as these signed limits say."""
+    return max(limits[1], *limits[3:], 0)
+
+
+def in_words(limits: Limits) -> str:
+    """Return the limits as people are told them."""
+    most, quorum, control_plane = limits[:3]
+    if most == 0:
+        return f"any number of machines, quorum {quorum} or more, control plane {control_plane}"
+    return f"{most} machines, quorum {quorum}, control plane {control_plane}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,17 @@ from roles._journal import Journal, Memory, ballot_of
 from roles._lease import ABANDON_AFTER_S
 from roles._log import DecisionLog
 from roles._messages import Ballot
-from roles._records import Abandon, Claim, Done, Started, Value, decode_value, done_voters_min
+from roles._nomination import OPEN_SETTLE_S
+from roles._records import (
+    Abandon,
+    Claim,
+    Decision,
+    Done,
+    Started,
+    Value,
+    decode_value,
+    done_voters_min,
+)
 from roles._standpoint import Standpoint
 from roles._state import (
     SLOTS,
@@ -25,7 +35,7 @@ from roles._state import (
     SlotState,
 )
 from roles._term import Term
-from roles._types import Bounds, Candidate, ClusterPlan
+from roles._types import Bounds, Candidate, ClusterPlan, in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,11 @@ class View:
     @property
     def attempt(self) -> Attempt | None:
         return self.term.proposer.attempt
+
+    @property
+    def quorum(self) -> int:
+        """How many votes decide, as far as this node knows."""
+        return self.stand.electorate.quorum
 
     @property
     def plan(self) -> ClusterPlan | None:
@@ -84,9 +99,11 @@ def describe(view: View) -> GenesisState:
         kube_system_uid=uid if formed else None,
         slots=tuple(_slot_state(view, memory, slot) for slot in SLOTS),
         voters=view.stand.electorate.voters,
+        quorum=view.quorum,
         lease=forming.state(mute=view.stand.mute) if forming and not forming.is_over else None,
         history=tuple(_generation(view, view.journal.of(number)) for number in before),
         spent=view.log.spent,
+        rivals=_rivals(view),
         excluded=view.stand.electorate.excluded,
         problems=_problems(view, halt=halt if not formed else None),
     )
@@ -126,11 +143,7 @@ def _halt(view: View) -> _Halted | None:
         return "halted-lost-memory", _error("MESH-4005", journal.gap, fix)
     foreign = sorted(journal.limits - {view.bounds.limits})
     if foreign:
-        most, quorum, control_plane = foreign[0]
-        message = (
-            f"this node has voted with {most} machines, quorum {quorum}, control plane "
-            f"{control_plane}, and is now set up differently"
-        )
+        message = f"this node has voted with {in_words(foreign[0])}, and is now set up differently"
         return "halted-settings-mismatch", _error("MESH-4002", message, "put the settings back")
     if halt is not None:
         return _HALTED[halt.reason], _error(halt.code, halt.message, halt.fix)
@@ -155,12 +168,12 @@ def _waiting_for(view: View) -> str:
     if plan is not None and view.memory.started:
         return _waiting_for_done(view, plan)
     if plan is not None:
-        return f"{view.name(plan.initialiser)} to get {view.bounds.quorum} votes to start k3s"
+        return f"{view.name(plan.initialiser)} to get {view.quorum} votes to start k3s"
     if attempt is not None and view.term.nomination.enough:
         answered = view.names(attempt.answered)
         phase = "promises" if attempt.preparing else "votes"
         count = len(attempt.answered)
-        return f"{count} of {view.bounds.quorum} {phase} for this node's plan ({answered})"
+        return f"{count} of {view.quorum} {phase} for this node's plan ({answered})"
     return _waiting_for_voters(view)
 
 
@@ -173,12 +186,12 @@ def _waiting_for_done(view: View, plan: ClusterPlan) -> str:
             why = f"{first} gave {generation} up, as {lease.gave_up}"
             return f"k3s to be down on all members: {why}"
         if lease.released:
-            return f"{view.bounds.quorum} votes to abandon {generation}: {first} gave it up"
+            return f"{view.quorum} votes to abandon {generation}: {first} gave it up"
         if lease.mute:
             silence = f"{first} was not heard for {ABANDON_AFTER_S:.0f} s"
             return f"more votes to abandon {generation}: {silence}"
         if lease.role == "initialiser" and lease.until == 0.0:
-            return f"{view.bounds.quorum} voters to let k3s run: {len(lease.answered)} answered"
+            return f"{view.quorum} voters to let k3s run: {len(lease.answered)} answered"
     needed = done_voters_min(len(plan.seats))
     members = ", ".join(view.name(seat.node) for seat in plan.seats)
     seen = f"{len(view.term.evidence.joined)} of {needed} etcd voters seen from here"
@@ -186,7 +199,7 @@ def _waiting_for_done(view: View, plan: ClusterPlan) -> str:
 
 
 def _waiting_for_voters(view: View) -> str:
-    here, quorum = view.term.nomination.here, view.bounds.quorum
+    here, quorum = view.term.nomination.here, view.quorum
     names = view.names(candidate.node for candidate in here)
     seen = f"{len(here)} of {quorum} voters seen" + (f" ({names})" if names else "")
     if not view.term.nomination.enough:
@@ -198,6 +211,9 @@ def _waiting_for_voters(view: View) -> str:
     if view.memory.has_voted:
         return f"the vote on a plan to end ({names} are here)"
     found = len(machines(here))
+    if view.bounds.is_open:
+        last = f"{OPEN_SETTLE_S:.0f} s without another machine"
+        return f"{seen}: {last}, then {view.name(plan.initialiser)} to propose a plan"
     if found < view.bounds.nodes_max:
         return f"{seen}: a moment for the other machines of {view.bounds.nodes_max}, then a plan"
     return f"{seen}: {view.name(plan.initialiser)} to propose a plan"
@@ -273,7 +289,7 @@ def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
         _error(
             "MESH-4007",
             f"slot {conflict.slot} of generation {conflict.generation} was also decided otherwise, "
-            f"by {view.names(conflict.signers)}: more machines voted than this token allows",
+            f"by {view.names(conflict.signers)}: {_how_it_came(view)}{_both(view, conflict)}",
             "two clusters were made from one token; nothing is stopped: decide which one stays",
         )
         for conflict in view.log.conflicts.values()
@@ -292,6 +308,42 @@ def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
         else []
     )
     return (*([halt[1]] if halt is not None else []), *faulty, *doubled, *given_up)
+
+
+def _how_it_came(view: View) -> str:
+    if view.bounds.is_open:
+        return "machines that did not see one another voted apart, and nothing bounds their number"
+    return "more machines voted than this token allows"
+
+
+def _both(view: View, conflict: Decision) -> str:
+    """Name both clusters, where their plans are known."""
+    ours, theirs = view.plan, _plan_of(view, conflict)
+    if ours is None or theirs is None or theirs == ours:
+        return ""
+    return f"; ours is {_cluster(view, ours)}, the other {_cluster(view, theirs)}"
+
+
+def _plan_of(view: View, conflict: Decision) -> ClusterPlan | None:
+    """Return the plan of the cluster that a contradicting decision speaks of, if it is known."""
+    if isinstance(conflict.value, Claim):
+        return conflict.value.plan
+    claim = view.log.conflicts.get((conflict.generation, "claim"))
+    if claim is not None and isinstance(claim.value, Claim):
+        return claim.value.plan
+    return view.journal.of(conflict.generation).plan
+
+
+def _rivals(view: View) -> tuple[ClusterPlan, ...]:
+    """Return the plans of other clusters that came of the same token."""
+    found = (_plan_of(view, conflict) for conflict in view.log.conflicts.values())
+    others = {plan.cluster_id: plan for plan in found if plan is not None and plan != view.plan}
+    return tuple(others.values())
+
+
+def _cluster(view: View, plan: ClusterPlan) -> str:
+    members = ", ".join(view.name(seat.node) for seat in plan.seats)
+    return f"{plan.cluster_id[:8]} of {view.name(plan.initialiser)} ({members})"
 
 
 def _error(code: str, message: str, fix: str) -> Problem:

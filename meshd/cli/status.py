@@ -105,6 +105,9 @@ def _summary(content: Json) -> str:
 
 
 def _bounds(network: Json) -> str:
+    if network["nodes_max"] is None:
+        known = f"{network['quorum']} must agree, more if more voters become known"
+        return f"{known}   {cell(network['bound'])}: best effort (docs/genesis.md)"
     most = f"up to {network['nodes_max']} machines vote, {network['quorum']} must agree"
     return f"{most}   {cell(network['bound'])}"
 

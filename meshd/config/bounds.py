@@ -15,10 +15,6 @@ from meshd.config.schema import Finding, Misconfigured
 from meshd.config.token import NODES_MAX, Token
 from roles import VOTES_MAX, Bounds
 
-_OPEN_MIN = 3
-"""Machines assumed at least where nobody says how many: two must agree, because one alone could be
-one of many that cannot reach the others. One machine by itself is told so with nodes_max: 1."""
-
 
 def decide_bounds(token: Token, checked: Checked) -> tuple[Bounds, tuple[Finding, ...]]:
     """Return the network's bounds, and what the operator should know about them.
@@ -68,18 +64,17 @@ def _from_file(checked: Checked) -> tuple[Bounds, tuple[Finding, ...]]:
         _check_reachable(nodes_max, "p2p.meshd.nodes_max", control_plane, least, checked)
         bounds = Bounds.bounded(control_plane=control_plane, nodes_max=nodes_max)
         return replace(bounds, quorum=max(bounds.quorum, least)), tuple(findings)
-    bounds = Bounds.bounded(
-        control_plane=control_plane, nodes_max=max(2 * control_plane - 1, _OPEN_MIN, least)
-    )
-    bounds = replace(bounds, bound="open", quorum=max(bounds.quorum, least))
+    bounds = Bounds.unbounded(control_plane=control_plane, minimum_nodes=least)
     findings.append(
         Finding(
             code="MESH-1029",
             origin=checked.origin(keys.NETWORK_TOKEN),
-            message=f"the token does not bound the number of machines: {bounds.nodes_max} are "
-            f"assumed, and {2 * bounds.quorum} or more that may vote would stop the formation",
+            message="the token does not bound the number of machines: of "
+            f"{bounds.quorum} or more a majority starts the cluster when no other has appeared for "
+            "10 s, and machines that are cut off then could start another",
             fix="set p2p.meshd.nodes_max to the most machines that will ever get this token, "
-            "or use a token of `meshd token new --nodes N`",
+            "or use a token of `meshd token new --nodes N`; a machine that is to be a cluster by "
+            "itself needs p2p.meshd.nodes_max: 1",
         )
     )
     return bounds, tuple(findings)
@@ -100,6 +95,9 @@ def _stricter(bounds: Bounds, checked: Checked) -> Bounds:
             f"or make a token with --control-plane {control_plane}",
         )
     nodes_max = checked.get(keys.NODES_MAX)
+    if bounds.is_open:
+        # A join token made from a file without a number: what it is used with may name one.
+        return _from_file(checked)[0]
     if nodes_max is not None and nodes_max > bounds.nodes_max:
         raise _error(
             "MESH-1027",

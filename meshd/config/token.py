@@ -243,6 +243,10 @@ def check_nodes_max(nodes_max: int, control_plane: int) -> None:
 
 
 def _is_safe(bounds: Bounds) -> bool:
+    if bounds.bound == "open" or bounds.is_open:
+        least = Bounds.unbounded(control_plane=bounds.control_plane)
+        known = 1 <= bounds.control_plane <= CONTROL_PLANE_MAX
+        return known and bounds == replace(least, quorum=max(least.quorum, bounds.quorum))
     return (
         1 <= bounds.control_plane <= min(CONTROL_PLANE_MAX, bounds.nodes_max)
         and bounds.control_plane <= bounds.quorum <= bounds.nodes_max < 2 * bounds.quorum

@@ -57,11 +57,13 @@ def _answer(node: Node, state: GenesisState) -> str:
 
 
 def _rule(node: Node, given: Given) -> Cause:
-    bounds = node.bounds
+    bounds, quorum = node.bounds, node.genesis.state.quorum
+    why = f"at most {bounds.nodes_max} machines may vote, so any two decisions share a voter"
+    if bounds.is_open:
+        why = "a majority of the voters known here; nothing bounds those that are not (open)"
     return Cause(
         subject="rule",
-        text=f"{bounds.quorum} votes decide a slot; at most {bounds.nodes_max} machines may vote, "
-        "so any two decisions share a voter",
+        text=f"{quorum} votes decide a slot; {why}",
         settings=given.stated(*SIZE_KEYS),
     )
 
@@ -72,7 +74,7 @@ def _voters(node: Node, state: GenesisState) -> Cause:
     away = names(node, (voter for voter in state.voters if voter not in present))
     text = f"{len(here)} counted and here ({listed(here)})"
     text += f"; not reached: {listed(away)}" if away else ""
-    enough = len(here) >= node.bounds.quorum
+    enough = len(here) >= state.quorum
     return Cause(subject="voters", text=text, fulfilled=None if _over(state) else enough)
 
 
@@ -230,7 +232,7 @@ def _changes(node: Node, state: GenesisState) -> tuple[str, ...]:
         first = node.directory.name(state.plan.initialiser)
         needed = "k3s comes up on the control plane" if _started(state) else f"{first} proposes"
         return (f"{needed}, and a quorum of voters can be reached: then the open slot is decided",)
-    missing = node.bounds.quorum - len([v for v in state.voters if v in node.directory.present()])
+    missing = state.quorum - len([v for v in state.voters if v in node.directory.present()])
     if missing > 0:
         machines = "one more machine" if missing == 1 else f"{missing} more machines"
         return (f"{machines} with this token and the right to vote can be reached",)

@@ -62,10 +62,11 @@ def _answer(node: Node, known: Known, role: str | None) -> str:
 
 def _size(node: Node, given: Given) -> Cause:
     bounds = node.bounds
+    machines = "any number of" if bounds.is_open else bounds.nodes_max
     return Cause(
         subject="seats",
-        text=f"{bounds.control_plane} in the control plane; {bounds.nodes_max} machines may vote, "
-        f"{bounds.quorum} must agree",
+        text=f"{bounds.control_plane} in the control plane; {machines} machines may vote, "
+        f"{node.genesis.state.quorum} must agree",
         settings=given.stated(*SIZE_KEYS),
     )
 

@@ -1,6 +1,6 @@
 """Health items that the core itself finds; the shell's own are added to them.
 
-Codes: MESH-3302 to MESH-3306; those of clocks are in `meshd.node._clocks`.
+Codes: MESH-3302 to MESH-3306, MESH-4030; those of clocks are in `meshd.node._clocks`.
 """
 
 from __future__ import annotations
@@ -11,32 +11,31 @@ from ledger import NodeId
 from meshd.events import Health
 from meshd.node._directory import Directory
 from meshd.schema import Facts
-from roles import ClusterPlan, Problem, Refusal
+from roles import ClusterPlan, GenesisState, Refusal
 
 
 def health_items(
     directory: Directory,
     *,
-    problems: tuple[Problem, ...],
+    state: GenesisState,
     rejected: Mapping[NodeId, int],
     contradictions: Mapping[NodeId, str],
     vip: str | None,
     servers: Collection[NodeId],
-    excluded: Collection[Refusal] = (),
 ) -> tuple[Health, ...]:
     """Return what is wrong as far as the core can tell, errors first.
 
     Args:
         directory: who is known.
-        problems: of genesis.
+        state: of genesis.
         rejected: how many frames or entries of each peer broke the protocol.
         contradictions: authors that signed two values with one `seq`, and of which key.
         vip: this node's own setting.
         servers: who has a seat, once the cluster is formed.
-        excluded: whose votes this node does not count, and why.
     """
     items = [
-        Health(code=p.code, severity=p.severity, message=p.message, fix=p.fix) for p in problems
+        Health(code=p.code, severity=p.severity, message=p.message, fix=p.fix)
+        for p in state.problems
     ]
     items += [
         Health(
@@ -71,8 +70,31 @@ def health_items(
         if known.facts is not None and _may_lead(known.facts.role_wish) and known.facts.vip != vip
     ]
     items += _lost_servers(directory, servers)
-    items += _not_counted(directory, excluded)
+    items += _doubled_address(directory, state, vip)
+    items += _not_counted(directory, () if state.formed else state.excluded)
     return tuple(sorted(items, key=lambda item: item.severity != "error"))
+
+
+def _doubled_address(directory: Directory, state: GenesisState, vip: str | None) -> list[Health]:
+    """Say who holds the virtual address in each of two clusters that came of one token."""
+    if vip is None or state.plan is None:
+        return []
+    holders: dict[str, str] = {}
+    for plan in (state.plan, *state.rivals):
+        for record in (directory[seat.node].k3s for seat in plan.seats):
+            if record is not None and record.vip_holder and record.cluster_id == plan.cluster_id:
+                holders[plan.cluster_id] = record.vip_holder
+    if len(holders) < 2:
+        return []
+    found = ", ".join(f"{holder} in cluster {key[:8]}" for key, holder in holders.items())
+    return [
+        Health(
+            code="MESH-4030",
+            severity="error",
+            message=f"the virtual address {vip} is held twice: by {found}",
+            fix="nothing is stopped: decide which cluster stays, and stop k3s on the other's nodes",
+        )
+    ]
 
 
 def _lost_servers(directory: Directory, servers: Collection[NodeId]) -> list[Health]:

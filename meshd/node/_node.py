@@ -166,14 +166,13 @@ class Node:
         plan = self.standing.plan
         found = health_items(
             self.directory,
-            problems=self.genesis.state.problems,
+            state=self.genesis.state,
             rejected=self.rejected,
             contradictions={
                 author: proof[0].key for author, proof in self.replica.equivocations.items()
             },
             vip=self.vip,
             servers=[seat.node for seat in plan.seats] if plan and self.standing.formed else (),
-            excluded=() if self.standing.formed else self.genesis.state.excluded,
         )
         changed = changed_settings(plan if self.standing.formed else None, self.me, self.facts)
         items = (*self.shell_health, *found, *changed, *self._clocks.health)

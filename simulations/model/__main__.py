@@ -13,8 +13,9 @@ from timeit import default_timer  # A stopwatch for the people who wait; nothing
 
 from simulations.model.machine import Strategy
 from simulations.model.many import STRATEGIES, run_seeds, strategy_named
+from simulations.model.open import OpenResult, report, run_open_seed, run_open_seeds
 from simulations.model.runs import MESHD, Result, run_seed
-from simulations.model.scenario import scenario_of
+from simulations.model.scenario import open_scenario_of, scenario_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=MESHD.name,
         help=f"{', '.join(sorted(STRATEGIES))}, or package.module:TABLE/name",
     )
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        help="open networks, of which some split: meshd beside Kairos' rule, without a strategy",
+    )
     options = parser.parse_args(arguments)
+    if options.open:
+        return _open(options)
     try:
         strategy = strategy_named(options.strategy)
     except (ImportError, AttributeError, KeyError):
@@ -85,6 +93,25 @@ def _many(seeds: range, name: str, *, jobs: int) -> int:
         f"{spent_s:.1f} s, {len(seeds) / spent_s:.1f} seeds/s with {jobs} processes"
     )
     return 1 if failed else 0
+
+
+def _open(options: argparse.Namespace) -> int:
+    if options.seed is not None:
+        print(f"SEED={options.seed}  {open_scenario_of(options.seed).describe()}")
+        result = run_open_seed(options.seed, print if options.trace else None)
+        print(result)
+        return 0 if result.flaw is None else 1
+    results: list[OpenResult] = []
+    seeds = range(options.start, options.start + options.seeds)
+    for result in run_open_seeds(seeds, jobs=options.jobs):
+        results.append(result)
+        if result.flaw is not None or result.outcome != "one cluster":
+            flaw = f": {result.flaw}" if result.flaw is not None else ""
+            print(f"SEED={result.seed} {result.outcome}{flaw}", flush=True)
+        if len(results) % 100 == 0:
+            print(f"{len(results)} of {len(seeds)} seeds", file=sys.stderr)
+    print(report(results))
+    return 1 if any(result.flaw is not None for result in results) else 0
 
 
 def _verdict(result: Result) -> str:

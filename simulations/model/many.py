@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import importlib
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 from simulations.model.kairos import KAIROS
 from simulations.model.machine import Strategy
@@ -18,10 +19,18 @@ STRATEGIES = {MESHD.name: MESHD, KAIROS.name: KAIROS, **MUTANTS}
 
 _BATCH_SEEDS = 8
 
+Found = TypeVar("Found")
+
 
 def run_seeds(seeds: Sequence[int], *, strategy: str, jobs: int) -> Iterator[Result]:
     """Run seeds; results come in the order of the seeds."""
-    run = partial(run_named, strategy=strategy)
+    return in_processes(partial(run_named, strategy=strategy), seeds, jobs=jobs)
+
+
+def in_processes(
+    run: Callable[[int], Found], seeds: Sequence[int], *, jobs: int
+) -> Iterator[Found]:
+    """Call `run` for each seed, in several processes if `jobs` is more than 1."""
     if jobs == 1:
         yield from map(run, seeds)
         return

@@ -8,7 +8,7 @@ quorum and the control plane need are never lost: these are the assumptions of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from roles import Bounds, RoleWish
@@ -134,6 +134,20 @@ def scenario_of(seed: int) -> Scenario:
     if rng.random() < 0.6:  # What a token says unless its maker wants it stricter.
         bounds = Bounds.bounded(control_plane=bounds.control_plane, nodes_max=bounds.nodes_max)
     voters = rng.choice((bounds.nodes_max, rng.randint(bounds.quorum, bounds.nodes_max)))
+    return _storm_of(seed, rng, bounds=bounds, voters=voters)
+
+
+def open_scenario_of(seed: int) -> Scenario:
+    """Draw a scenario of an open network: three to ten voters, none lost, under the same faults."""
+    rng = Random(f"open {seed}")
+    voters = rng.randint(3, 10)
+    bounds = Bounds.unbounded(control_plane=rng.choice((1, 1, 3)))
+    storm = _storm_of(seed, rng, bounds=bounds, voters=voters)
+    return replace(storm, losses_max=0, wipes_max=0)
+
+
+def _storm_of(seed: int, rng: Random, *, bounds: Bounds, voters: int) -> Scenario:
+    """Draw everything else: when machines boot, the weather, and what goes wrong."""
     workers = rng.choice((0, 0, 0, 1, 1, 2)) if voters < MACHINES_MAX - 1 else 0
     long = rng.random() < LONG_SHARE
     faults_until_s = rng.uniform(120, 300) if long else rng.uniform(15, 70)

@@ -6,6 +6,7 @@ import pytest
 
 from meshd.config import Token, encode_token, new_token
 from roles import VOTES_MAX, Bounds
+from roles._nomination import OPEN_SETTLE_S
 from tests.config.loading import Load, codes, refusal
 
 
@@ -26,9 +27,9 @@ def token_for(machines: int | None) -> str:
     [
         ("meshd: {nodes_max: 5}", ("bounded", 5, 3, 3)),
         ("meshd: {nodes_max: 9}, minimum_nodes: 6", ("bounded", 9, 6, 3)),
-        ("minimum_nodes: 4", ("open", 5, 4, 3)),
-        ("minimum_nodes: 8", ("open", 8, 8, 3)),
-        ("minimum_nodes: 2", ("open", 5, 3, 3)),
+        ("minimum_nodes: 4", ("open", 0, 4, 3)),
+        ("minimum_nodes: 8", ("open", 0, 8, 3)),
+        ("minimum_nodes: 2", ("open", 0, 3, 3)),
     ],
 )
 def test_an_edgevpn_token_takes_its_bounds_from_the_file(
@@ -43,12 +44,24 @@ def test_an_edgevpn_token_takes_its_bounds_from_the_file(
     assert settings.bounds.nodes_max < 2 * settings.bounds.quorum
 
 
-def test_one_machine_alone_starts_nothing_unless_the_file_says_that_it_is_the_only_one(
-    load: Load,
-) -> None:
-    several = load("p2p: {network_token: EDGEVPN}")
-    assert several.bounds == Bounds(bound="open", nodes_max=3, quorum=2, control_plane=1)
-    assert "MESH-1029" in codes(several)
+def test_of_an_unknown_number_of_machines_one_never_starts_alone(load: Load) -> None:
+    settings = load("p2p: {network_token: EDGEVPN}")
+    assert settings.bounds == Bounds(bound="open", nodes_max=0, quorum=2, control_plane=1)
+    (finding,) = [found for found in settings.findings if found.code == "MESH-1029"]
+    assert "of 2 or more a majority starts the cluster" in finding.message
+    assert f"no other has appeared for {OPEN_SETTLE_S:.0f} s" in finding.message
+    assert "p2p.meshd.nodes_max: 1" in finding.fix
+
+
+def test_a_join_token_of_an_open_network_leaves_the_number_to_the_file(load: Load) -> None:
+    network = new_token(control_plane=1, nodes_max=3, seeds=(), random_bytes=bytes).network
+    text = encode_token(Token(network=network, bounds=Bounds.unbounded(control_plane=1)))
+    assert load(f"p2p: {{network_token: {text}}}").bounds == Bounds.unbounded(control_plane=1)
+    found = load(f"p2p: {{network_token: {text}, meshd: {{nodes_max: 1}}}}").bounds
+    assert found == Bounds.bounded(control_plane=1, nodes_max=1)
+
+
+def test_one_machine_that_is_all_there_is_says_so(load: Load) -> None:
     single = load("p2p: {network_token: EDGEVPN, meshd: {nodes_max: 1}}")
     assert single.bounds == Bounds(bound="bounded", nodes_max=1, quorum=1, control_plane=1)
 

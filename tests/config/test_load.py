@@ -44,7 +44,7 @@ k3s:
 
 def test_a_kairos_file_for_ha_with_kubevip_works_as_it_is(load: Load) -> None:
     settings = load(KAIROS_HA)
-    assert settings.bounds == Bounds(bound="open", nodes_max=5, quorum=3, control_plane=3)
+    assert settings.bounds == Bounds(bound="open", nodes_max=0, quorum=3, control_plane=3)
     assert settings.network == parse_token(edgevpn_token()).network
     assert settings.kubevip == KubeVip(address="192.168.1.110")
     assert settings.role == "auto"
@@ -52,7 +52,7 @@ def test_a_kairos_file_for_ha_with_kubevip_works_as_it_is(load: Load) -> None:
     assert settings.k3s.args == ("--disable=traefik,servicelb",)
     assert not settings.overlay_asked
     assert codes(settings) == ["MESH-1029"]
-    assert "5 are assumed, and 6 or more" in settings.findings[0].message
+    assert "of 3 or more a majority starts the cluster" in settings.findings[0].message
 
 
 def test_a_meshd_token_alone_is_enough(load: Load) -> None:
@@ -334,7 +334,7 @@ def test_a_join_token_keeps_network_and_bounds(tmp_path: Path) -> None:
     token = load_join_token([path], ENV)
     assert parse_token(encode_token(token)) == token
     assert token.network.network_id == parse_token(edgevpn_token()).network.network_id
-    assert token.bounds == Bounds(bound="open", nodes_max=5, quorum=3, control_plane=3)
+    assert token.bounds == Bounds.unbounded(control_plane=3)
 
 
 def test_arguments_are_split_into_words_as_for_a_shell(load: Load) -> None:

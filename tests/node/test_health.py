@@ -7,6 +7,7 @@ import pytest
 from ledger import NodeId
 from meshd.node import Directory
 from meshd.node._health import health_items
+from roles import GenesisState
 
 SERVERS = tuple(NodeId(f"12D3KooWserver{number}") for number in range(1, 6))
 
@@ -17,7 +18,18 @@ def findings(*, servers: int, lost: int) -> list[tuple[str, str, str]]:
         directory[node].link = "failed"
     items = health_items(
         directory,
-        problems=(),
+        state=GenesisState(
+            phase="discovering",
+            generation=1,
+            plan=None,
+            may_initialise=False,
+            waiting_for=None,
+            votes=0,
+            kube_system_uid=None,
+            slots=(),
+            excluded=(),
+            problems=(),
+        ),
         rejected={},
         contradictions={},
         vip=None,

@@ -1,0 +1,205 @@
+"""Open networks, where nobody knows how many machines there are: how often do they split?
+
+There is no promise to break here, so nothing ends a run early. Afterwards it is looked at which
+clusters there are; and of meshd, that whoever is in one of two says so and goes on with its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+from typing import Literal
+
+from ledger import NodeId
+from meshd.node import Node
+from simulations.model.checkers import Checkers
+from simulations.model.faults import Faults
+from simulations.model.k3s import Etcd
+from simulations.model.kairos import KAIROS
+from simulations.model.many import in_processes
+from simulations.model.runs import (
+    LIVENESS_AFTER_LOSS_S,
+    MESHD,
+    SLOWNESS_USUAL,
+)
+from simulations.model.scenario import open_scenario_of
+from simulations.model.world import World
+
+Outcome = Literal["one cluster", "two clusters", "two plans, at most one cluster", "no cluster"]
+
+_STEP_S = 5.0
+_FAULTS_SEED = "open faults"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenResult:
+    """What came of a seed."""
+
+    seed: int
+    outcome: Outcome
+    doubled: bool  # Two machines ran cluster-init in one generation.
+    flaw: str | None  # A split that is not shown, or in which somebody was stopped or moved.
+    theirs_doubled: bool  # The same machines and faults, and Kairos' rule.
+
+
+class Onlooker(Checkers):
+    """Counts the clusters of a generation, however many there are."""
+
+    def started(self, node: NodeId, etcd: Etcd) -> None:
+        """Take note of a cluster-init."""
+        del node
+        self._etcds.setdefault(etcd.plan.generation, []).append(etcd)
+
+    @property
+    def doubled(self) -> bool:
+        """Whether any generation has two clusters."""
+        return any(len(etcds) > 1 for etcds in self._etcds.values())
+
+
+def run_open_seeds(seeds: range, *, jobs: int) -> Iterator[OpenResult]:
+    """Run seeds; results come in the order of the seeds."""
+    return in_processes(run_open_seed, seeds, jobs=jobs)
+
+
+def run_open_seed(seed: int, trace: Callable[[str], None] | None = None) -> OpenResult:
+    """Run one seed with meshd, then with Kairos' rule."""
+    world, onlooker = _begin(seed, trace)
+    flaw: str | None = None
+    try:
+        _until_healed(world)
+        _until_still(world)
+        flaw = next(_flaws(world), None)
+    except AssertionError as error:
+        flaw = f"at {world.timeline.now:.3f} s: {str(error) or type(error).__name__}"
+    return OpenResult(
+        seed=seed,
+        outcome=_outcome(world),
+        doubled=onlooker.doubled,
+        flaw=flaw,
+        theirs_doubled=_theirs_doubled(seed),
+    )
+
+
+def _begin(seed: int, trace: Callable[[str], None] | None = None) -> tuple[World, Onlooker]:
+    scenario = open_scenario_of(seed)
+    world = World(scenario, replace(MESHD, decides=False), trace=trace)
+    return world, _watched(world)
+
+
+def _watched(world: World) -> Onlooker:
+    names = {machine.node: machine.facts.name for machine in world.machines}
+    onlooker = Onlooker(world.scenario.bounds, names)
+    world.checkers = onlooker
+    return onlooker
+
+
+def _theirs_doubled(seed: int) -> bool:
+    world = World(open_scenario_of(seed), KAIROS)
+    onlooker = _watched(world)
+    _until_healed(world)
+    world.timeline.run_until(world.timeline.now + KAIROS.run_on_s)
+    return onlooker.doubled
+
+
+def _until_healed(world: World) -> None:
+    faults = Faults(world, Random(f"{_FAULTS_SEED} {world.scenario.seed}"))
+    faults.schedule()
+    world.timeline.run_until(world.scenario.faults_until_s)
+    faults.heal()
+
+
+def _until_still(world: World) -> None:
+    """Go on until every machine has its place and equal ledgers, or for as long as is allowed."""
+    allowed_s = LIVENESS_AFTER_LOSS_S
+    if world.scenario.k3s_slowness > SLOWNESS_USUAL:
+        allowed_s += LIVENESS_AFTER_LOSS_S
+    until = world.timeline.now + allowed_s
+    while world.timeline.now < until:
+        world.timeline.run_until(world.timeline.now + _STEP_S)
+        nodes = _nodes(world)
+        whole = len(nodes) == len(world.machines)
+        formed = all(node.genesis.state.formed for node in nodes)
+        if whole and formed and len({node.replica.root for node in nodes}) == 1:
+            return
+
+
+def _nodes(world: World) -> list[Node]:
+    return [machine.peer for machine in world.machines if isinstance(machine.peer, Node)]
+
+
+def _formed(world: World) -> dict[str, list[Node]]:
+    """Return the nodes of each formed cluster, by cluster id."""
+    clusters: dict[str, list[Node]] = {}
+    for node in _nodes(world):
+        state = node.genesis.state
+        if state.formed and state.plan is not None:
+            clusters.setdefault(state.plan.cluster_id, []).append(node)
+    return clusters
+
+
+def _outcome(world: World) -> Outcome:
+    formed = _formed(world)
+    if len(formed) > 1:
+        return "two clusters"
+    newest: dict[int, set[str]] = {}
+    for node in _nodes(world):
+        state = node.genesis.state
+        if state.plan is not None:
+            newest.setdefault(state.generation, set()).add(state.plan.cluster_id)
+    if any(len(plans) > 1 for plans in newest.values()):
+        return "two plans, at most one cluster"
+    return "one cluster" if formed else "no cluster"
+
+
+def _flaws(world: World) -> Iterator[str]:
+    """Yield what is wrong with a split: each node of each cluster has to name both, and go on."""
+    formed = _formed(world)
+    if len(formed) < 2:
+        return
+    for own, nodes in sorted(formed.items()):
+        for node in nodes:
+            yield from _untold(node, own, others=formed.keys() - {own})
+            yield from _disturbed(world, node, own)
+
+
+def _untold(node: Node, own: str, others: set[str]) -> Iterator[str]:
+    alarms = [item.message for item in node.health if item.code == "MESH-4007"]
+    for other in sorted(others):
+        if not any(own[:8] in text and other[:8] in text for text in alarms):
+            yield f"{node.facts.name} of {own[:8]} does not name {other[:8]}: {alarms}"
+
+
+def _disturbed(world: World, node: Node, own: str) -> Iterator[str]:
+    service = world.by_node[node.me].k3s
+    if service.data is not None and service.data.plan.cluster_id != own:
+        yield f"{node.facts.name} of {own[:8]} has data of {service.data.plan.cluster_id[:8]}"
+    if node.seat in ("initialiser", "server") and not service.running:
+        yield f"k3s of {own[:8]} does not run on {node.facts.name}"
+
+
+def report(results: list[OpenResult]) -> str:
+    """Return the rates, in words."""
+    count = len(results)
+    share = partial(_share, count=count)
+    outcomes: tuple[Outcome, ...] = (
+        "one cluster",
+        "two clusters",
+        "two plans, at most one cluster",
+        "no cluster",
+    )
+    doubled, theirs = sum(r.doubled for r in results), sum(r.theirs_doubled for r in results)
+    flawed = sum(r.flaw is not None for r in results)
+    lines = [
+        f"{count} open networks of 3 to 10 voters",
+        *(f"meshd: {name}: {share(sum(r.outcome == name for r in results))}" for name in outcomes),
+        f"meshd: two machines ran cluster-init in one generation: {share(doubled)}",
+        f"Kairos' rule: two machines ran cluster-init: {share(theirs)}",
+        f"splits that were not shown on every node, or disturbed a cluster: {flawed}",
+    ]
+    return "\n".join(lines)
+
+
+def _share(part: int, *, count: int) -> str:
+    return f"{part} ({part / count:.2%})"
