@@ -255,11 +255,14 @@ def role_of(node: Node, whose: NodeId, wish: RoleWish) -> Role | None:
     """Return what `whose` is, as far as `node` knows, or None while that is undecided."""
     if wish == "none":
         return "none"
-    plan = node.standing.plan
+    plan, record = node.standing.plan, node.directory[whose].k3s
     if plan is None:
         return None
     seat = seat_in(plan, whose, wish)
-    return "worker" if seat == "worker" else "control-plane"
+    rivals = {rival.cluster_id for rival in node.genesis.state.rivals}
+    if record is not None and record.cluster_id in rivals:
+        seat = record.seat  # In its own cluster: two came of one token (MESH-4007).
+    return "control-plane" if seat in ("initialiser", "server") else "worker"
 
 
 def _peer(node: Node, known: Known, state: LinkState, own_waiting: str | None) -> PeerStatus:

@@ -1,6 +1,6 @@
 """The forming lease, on voters and on members: until DONE k3s runs only while a quorum lets it.
 
-The rules R1 to R10 and the arithmetic behind the figures are in docs/genesis.md. All instants are
+The rules R1 to R11 and the arithmetic behind the figures are in docs/genesis.md. All instants are
 CLOCK_BOOTTIME of one machine; no instant of one machine is ever compared with another's.
 Invariant: a voter that votes to abandon has not answered the initialiser for `ABANDON_AFTER_S`, and
 never answers it afterwards.

@@ -288,11 +288,12 @@ def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
     doubled = (
         _error(
             "MESH-4007",
-            f"slot {conflict.slot} of generation {conflict.generation} was also decided otherwise, "
-            f"by {view.names(conflict.signers)}: {_how_it_came(view)}{_both(view, conflict)}",
+            f"{_places(conflicts)} also decided otherwise, by "
+            f"{view.names({one for c in conflicts for one in c.signers})}: "
+            f"{_how_it_came(view)}{_both(view, conflicts[0])}",
             "two clusters were made from one token; nothing is stopped: decide which one stays",
         )
-        for conflict in view.log.conflicts.values()
+        for conflicts in _by_cluster(view)
     )
     gave_up = view.memory.gave_up
     given_up = (
@@ -308,6 +309,28 @@ def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
         else []
     )
     return (*([halt[1]] if halt is not None else []), *faulty, *doubled, *given_up)
+
+
+def _by_cluster(view: View) -> list[list[Decision]]:
+    """Return what contradicts the log here, by the cluster that it is of, in the log's order."""
+    order = sorted(view.log.conflicts.values(), key=lambda c: (c.generation, SLOTS.index(c.slot)))
+    found: dict[str, list[Decision]] = {}
+    for conflict in order:
+        plan = _plan_of(view, conflict)
+        found.setdefault(plan.cluster_id if plan is not None else "", []).append(conflict)
+    return list(found.values())
+
+
+def _places(conflicts: Sequence[Decision]) -> str:
+    """Name slots of the log, with the verb that follows."""
+    slots: dict[int, list[str]] = {}
+    for conflict in conflicts:
+        slots.setdefault(conflict.generation, []).append(conflict.slot)
+    named = " and ".join(
+        f"slot{'s' * (len(names) > 1)} {', '.join(names)} of generation {number}"
+        for number, names in slots.items()
+    )
+    return f"{named} {'was' if len(conflicts) == 1 else 'were'}"
 
 
 def _how_it_came(view: View) -> str:

@@ -21,6 +21,7 @@ def explain_vip(node: Node, given: Given, whose: NodeId) -> Explanation:
     if address is not None:
         causes += [*_planned(node), _after_done(node)]
         causes += [_holder(node, witness)] if node.standing.formed else []
+    causes += _doubled(node)
     if whose != node.me:
         causes.append(_could_hold(node, whose))
     return Explanation(
@@ -72,6 +73,19 @@ def _others(node: Node) -> list[Cause]:
         if known.facts is not None
         and known.facts.role_wish in ("auto", "control-plane")
         and known.facts.vip != node.vip
+    ]
+
+
+def _doubled(node: Node) -> list[Cause]:
+    """Say so if two clusters that came of one token both have the address."""
+    return [
+        Cause(
+            subject="problem",
+            text=f"{item.code}: {item.message}; fix: {item.fix}",
+            fulfilled=False,
+        )
+        for item in node.health
+        if item.code == "MESH-4030"
     ]
 
 

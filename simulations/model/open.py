@@ -6,17 +6,18 @@ clusters there are; and of meshd, that whoever is in one of two says so and goes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Literal
 
 from ledger import NodeId
+from meshd.events import ClusterOrder, Persist, Seal
 from meshd.node import Node
-from simulations.model.checkers import Checkers
+from simulations.model.checkers import Checkers, Violation
 from simulations.model.faults import Faults
-from simulations.model.k3s import Etcd
+from simulations.model.k3s import Etcd, K3s
 from simulations.model.kairos import KAIROS
 from simulations.model.many import in_processes
 from simulations.model.runs import (
@@ -24,12 +25,15 @@ from simulations.model.runs import (
     MESHD,
     SLOWNESS_USUAL,
 )
-from simulations.model.scenario import open_scenario_of
+from simulations.model.scenario import Scenario, open_scenario_of
 from simulations.model.world import World
 
 Outcome = Literal["one cluster", "two clusters", "two plans, at most one cluster", "no cluster"]
 
 _STEP_S = 5.0
+_SPLIT_S = 120.0
+"""How long a split is watched once everybody has said so: nobody may be stopped or moved."""
+
 _FAULTS_SEED = "open faults"
 
 
@@ -40,17 +44,43 @@ class OpenResult:
     seed: int
     outcome: Outcome
     doubled: bool  # Two machines ran cluster-init in one generation.
+    beside: bool  # K3s of a generation ran beside that of a later one.
     flaw: str | None  # A split that is not shown, or in which somebody was stopped or moved.
     theirs_doubled: bool  # The same machines and faults, and Kairos' rule.
 
 
 class Onlooker(Checkers):
-    """Counts the clusters of a generation, however many there are."""
+    """Counts the clusters of a generation, however many there are.
+
+    Of the promises those stay that one node keeps by itself: no vote leaves it before it is on its
+    disk, no k3s starts with a clock that its neighbours refute.
+    """
+
+    beside = False
 
     def started(self, node: NodeId, etcd: Etcd) -> None:
         """Take note of a cluster-init."""
         del node
         self._etcds.setdefault(etcd.plan.generation, []).append(etcd)
+
+    def persisted(self, node: NodeId, change: Persist) -> None:
+        """Pass: there may be two decisions of one slot."""
+
+    def ordered(self, node: NodeId, order: ClusterOrder) -> None:
+        """Pass: what is decided is one cluster's."""
+
+    def sealed(self, node: NodeId, seal: Seal) -> None:
+        """Pass: likewise."""
+
+    def started_as_decided(self, node: NodeId, etcd: Etcd) -> None:
+        """Pass: likewise."""
+
+    def running(self, services: Sequence[K3s], now: float) -> None:
+        """Take note of k3s beside that of a later generation."""
+        try:
+            super().running(services, now)
+        except Violation:
+            self.beside = True
 
     @property
     def doubled(self) -> bool:
@@ -65,11 +95,13 @@ def run_open_seeds(seeds: range, *, jobs: int) -> Iterator[OpenResult]:
 
 def run_open_seed(seed: int, trace: Callable[[str], None] | None = None) -> OpenResult:
     """Run one seed with meshd, then with Kairos' rule."""
-    world, onlooker = _begin(seed, trace)
+    world, onlooker = begin(open_scenario_of(seed), trace)
     flaw: str | None = None
     try:
         _until_healed(world)
         _until_still(world)
+        if len(_formed(world)) > 1:
+            world.timeline.run_until(world.timeline.now + _SPLIT_S)
         flaw = next(_flaws(world), None)
     except AssertionError as error:
         flaw = f"at {world.timeline.now:.3f} s: {str(error) or type(error).__name__}"
@@ -77,14 +109,15 @@ def run_open_seed(seed: int, trace: Callable[[str], None] | None = None) -> Open
         seed=seed,
         outcome=_outcome(world),
         doubled=onlooker.doubled,
+        beside=onlooker.beside,
         flaw=flaw,
         theirs_doubled=_theirs_doubled(seed),
     )
 
 
-def _begin(seed: int, trace: Callable[[str], None] | None = None) -> tuple[World, Onlooker]:
-    scenario = open_scenario_of(seed)
-    world = World(scenario, replace(MESHD, decides=False), trace=trace)
+def begin(scenario: Scenario, trace: Callable[[str], None] | None = None) -> tuple[World, Onlooker]:
+    """Return a world of meshd nodes in which two clusters may come up."""
+    world = World(scenario, MESHD, trace=trace)
     return world, _watched(world)
 
 
@@ -111,7 +144,7 @@ def _until_healed(world: World) -> None:
 
 
 def _until_still(world: World) -> None:
-    """Go on until every machine has its place and equal ledgers, or for as long as is allowed."""
+    """Go on until every machine is in a cluster and all is said, or for as long as is allowed."""
     allowed_s = LIVENESS_AFTER_LOSS_S
     if world.scenario.k3s_slowness > SLOWNESS_USUAL:
         allowed_s += LIVENESS_AFTER_LOSS_S
@@ -120,8 +153,12 @@ def _until_still(world: World) -> None:
         world.timeline.run_until(world.timeline.now + _STEP_S)
         nodes = _nodes(world)
         whole = len(nodes) == len(world.machines)
-        formed = all(node.genesis.state.formed for node in nodes)
-        if whole and formed and len({node.replica.root for node in nodes}) == 1:
+        if not whole or not all(node.genesis.state.formed for node in nodes):
+            continue
+        # The ledgers of a split stay different: what is sealed in one is of no use in the other.
+        split = len(_formed(world)) > 1
+        equal = len({node.replica.root for node in nodes}) == 1
+        if equal or (split and next(_flaws(world), None) is None):
             return
 
 
@@ -154,14 +191,26 @@ def _outcome(world: World) -> Outcome:
 
 
 def _flaws(world: World) -> Iterator[str]:
-    """Yield what is wrong with a split: each node of each cluster has to name both, and go on."""
+    """Yield what is wrong with a split: each node of each cluster has to name both, and go on.
+
+    Of two plans of which one at most formed, each node that follows either has to say so.
+    """
     formed = _formed(world)
     if len(formed) < 2:
+        if _outcome(world) == "two plans, at most one cluster":
+            yield from _unsaid(world)
         return
     for own, nodes in sorted(formed.items()):
         for node in nodes:
             yield from _untold(node, own, others=formed.keys() - {own})
             yield from _disturbed(world, node, own)
+
+
+def _unsaid(world: World) -> Iterator[str]:
+    for node in _nodes(world):
+        alarmed = any(item.code == "MESH-4007" for item in node.health)
+        if node.genesis.state.plan is not None and not alarmed:
+            yield f"{node.facts.name} does not say that two plans were decided"
 
 
 def _untold(node: Node, own: str, others: set[str]) -> Iterator[str]:
@@ -190,11 +239,13 @@ def report(results: list[OpenResult]) -> str:
         "no cluster",
     )
     doubled, theirs = sum(r.doubled for r in results), sum(r.theirs_doubled for r in results)
+    beside = sum(r.beside and r.outcome == "one cluster" for r in results)
     flawed = sum(r.flaw is not None for r in results)
     lines = [
         f"{count} open networks of 3 to 10 voters",
         *(f"meshd: {name}: {share(sum(r.outcome == name for r in results))}" for name in outcomes),
         f"meshd: two machines ran cluster-init in one generation: {share(doubled)}",
+        f"meshd: one cluster, and k3s of an abandoned generation ran beside it: {share(beside)}",
         f"Kairos' rule: two machines ran cluster-init: {share(theirs)}",
         f"splits that were not shown on every node, or disturbed a cluster: {flawed}",
     ]

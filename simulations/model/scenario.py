@@ -103,7 +103,7 @@ def calm(
             MachineSpec(
                 index=index,
                 wish="auto",
-                may_vote=index < bounds.nodes_max,
+                may_vote=bounds.is_open or index < bounds.nodes_max,
                 boots_at_s=0.0,
                 wall_offset_ms=0,
                 rate=rates[index] if rates else 1.0,

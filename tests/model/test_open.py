@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from simulations.model.open import report, run_open_seed
+from functools import cache
+
+from meshd.events import K3sObserved
+from meshd.explain import Given, explain
+from meshd.node import Node
+from meshd.status import build_status
+from roles import Bounds
+from simulations.model.open import begin, report, run_open_seed
+from simulations.model.scenario import calm
+from simulations.model.world import World
 
 SEEDS = range(4)
 
@@ -13,3 +22,84 @@ def test_open_networks_form_and_whatever_splits_is_shown() -> None:
     assert sum(result.outcome == "one cluster" for result in results) > len(SEEDS) / 2
     assert any(result.theirs_doubled for result in results)  # The faults are such that it matters.
     assert f"{len(SEEDS)} open networks" in report(results)
+
+
+@cache
+def healed() -> tuple[World, dict[str, list[Node]]]:
+    """Return a network whose halves formed by themselves and met; the nodes of each cluster."""
+    world, onlooker = begin(calm(Bounds.unbounded(control_plane=1), 4))
+    world.faulty = False
+    world.network.separate([0, 1])
+    world.links_changed()
+    world.timeline.run_until(90.0)
+    assert onlooker.doubled
+    world.network.mend()
+    world.links_changed()
+    world.timeline.run_until(150.0)
+    clusters: dict[str, list[Node]] = {}
+    for machine in world.machines:
+        assert isinstance(machine.peer, Node)
+        plan = machine.peer.standing.plan
+        assert plan is not None
+        clusters.setdefault(plan.cluster_id, []).append(machine.peer)
+    return world, clusters
+
+
+def test_halves_that_formed_by_themselves_keep_what_they_have_and_name_both() -> None:
+    _, clusters = healed()
+    assert sorted(len(nodes) for nodes in clusters.values()) == [2, 2]
+    for own, nodes in clusters.items():
+        (other,) = clusters.keys() - {own}
+        for node in nodes:
+            assert node.standing.formed
+            alarms = [item for item in node.health if item.code == "MESH-4007"]
+            assert len(alarms) == 1  # One for each other cluster, not for each slot.
+            assert f"ours is {own[:8]}" in alarms[0].message
+            assert f"the other {other[:8]}" in alarms[0].message
+            told = explain(node, Given(), "genesis", None)
+            assert any("MESH-4007" in cause.text for cause in told.causes)
+            assert node.order.plan is not None
+            assert node.order.plan.cluster_id == own
+            assert not node.order.stop
+
+
+def test_the_table_of_nodes_shows_the_other_clusters_servers_as_what_they_are() -> None:
+    world, clusters = healed()
+    machine = world.machines[0]
+    node = machine.peer
+    assert isinstance(node, Node)
+    status = build_status(node, machine.moment(world.timeline.now), uptime_s=150.0)
+    assert (status.network.bound, status.network.nodes_max, status.network.quorum) == (
+        "open", None, 3,
+    )  # fmt: skip
+    first = {nodes[0].standing.plan.initialiser for nodes in clusters.values()}  # type: ignore[union-attr]
+    servers = {one.id for one in status.nodes if one.role == "control-plane"}
+    assert servers == first
+
+
+def test_both_holders_of_the_virtual_address_are_named() -> None:
+    world, clusters = healed()
+    holders = []
+    for nodes in clusters.values():
+        plan = nodes[0].standing.plan
+        assert plan is not None
+        holders.append(plan.seats[0].node_name)
+        machine = next(m for m in world.machines if m.node == plan.initialiser)
+        assert isinstance(machine.peer, Node)
+        assert machine.peer.observed is not None
+        seen = K3sObserved(
+            state="ready",
+            cluster_id=plan.cluster_id,
+            voters=machine.peer.observed.voters,
+            kube_system_uid=machine.peer.observed.kube_system_uid,
+            vip_holder=plan.seats[0].node_name,
+        )
+        world.handle(machine, seen)
+    world.timeline.run_until(world.timeline.now + 2.0)
+    for nodes in clusters.values():
+        for node in nodes:
+            (alarm,) = [item for item in node.health if item.code == "MESH-4030"]
+            for cluster, holder in zip(clusters, holders, strict=True):
+                assert f"{holder} in cluster {cluster[:8]}" in alarm.message
+            told = explain(node, Given(), "vip", None)
+            assert any("MESH-4030" in cause.text for cause in told.causes)
