@@ -159,7 +159,14 @@ def test_whose_secrets_are_spent_leaves_its_turn_and_the_first_seat_to_the_next(
             rng=Random(0),
             generation=2,
         )
-        nomination.update([one, two, three], nodes, nodes, Instant(5.0), spent={one.ca_hash})
+        nomination.update(
+            [one, two, three],
+            nodes,
+            nodes,
+            Instant(5.0),
+            quorum=ALL_OF_THREE.quorum,
+            spent={one.ca_hash},
+        )
         return nomination
 
     second = nominated(two)
