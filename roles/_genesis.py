@@ -119,9 +119,8 @@ class Genesis:
             else:
                 effects = self._hear(sender, found, now)
         except BadMessage as error:
-            # Of two claims that an open network may decide, either is lawful.
-            innocent = self._bounds.is_open and isinstance(error, Contradiction)
-            return [] if innocent else [Reject(sender, str(error))]
+            lawful = self._bounds.is_open and isinstance(error, Contradiction)  # Of two claims.
+            return [] if lawful else [Reject(sender, str(error))]
         return effects + self._advance(now)
 
     def learn(self, record: bytes, now: Instant) -> list[Effect]:
@@ -208,8 +207,7 @@ class Genesis:
         memory = self._log.memory
         if message.slot in memory.decided or memory.formed:
             asks = isinstance(message, Prepare | Accept)
-            place = (memory.generation, message.slot)
-            return self._log.tell_since(sender, place) if asks else []
+            return self._log.tell_since(sender, (memory.generation, message.slot)) if asks else []
         match message:
             case Prepare() | Accept():
                 return self._answer(message, sealed, now) if self._stand.votes else []
