@@ -30,6 +30,7 @@ class Course:
         self._ends = 0
         self._pid: int | None = None
         self._since = 0.0
+        self._was_well = False
         self._last_line = ""
         self._words = ""
         self._words_at = float("-inf")
@@ -40,19 +41,23 @@ class Course:
             self._ends_before = held.exits
         self._ends = held.exits
         if held.pid != self._pid:
-            self._pid, self._since = held.pid, now
+            self._pid, self._since, self._was_well = held.pid, now, False
         for line in lines:
             self._last_line = line
 
     def is_well(self, now: float) -> None:
         """Take note that k3s is ready."""
-        self._ends_before, self._since = self._ends, now
+        self._ends_before, self._since, self._was_well = self._ends, now, True
 
     def loops(self, now: float) -> bool:
         """Whether it ended again and again without being ready, and did not run for long since."""
         ends = 0 if self._ends_before is None else self._ends - self._ends_before
         runs = self._pid is not None and now - self._since >= RUNS_S
         return ends >= ENDS_MIN and not runs
+
+    def hangs(self, now: float) -> bool:
+        """Whether it runs for long and was never ready since its start, as far as was seen."""
+        return self._pid is not None and not self._was_well and now - self._since >= RUNS_S
 
     def silence(self, now: float) -> str | None:
         """Return its last words, if it runs for long and is not ready. They change slowly."""

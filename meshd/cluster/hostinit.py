@@ -48,6 +48,7 @@ class Held:
             if nothing was allowed in this boot; None without a cluster.
         stopping: that cluster is ordered to stop, and stays so until it is formed.
         down: that order is carried out.
+        server: URL of the server that the k3s which runs was told to join, if that is known.
     """
 
     pid: int | None
@@ -60,17 +61,19 @@ class Held:
     lease_until: Instant | None = None
     stopping: bool = False
     down: bool = False
+    server: str | None = None
 
 
 class HostInit(Protocol):
     """Starts k3s, and keeps it running, or stopped, without the daemon."""
 
-    async def ensure(self, launch: Launch) -> None:
+    async def ensure(self, launch: Launch, *, replaces: int | None = None) -> None:
         """Have k3s running as told. One that runs as this incarnation is left alone.
 
-        One that runs as another incarnation is stopped first, within 10 s. One that is leased is
-        started only while enough of its lease is left, and killed when the lease is over. One whose
-        cluster was stopped stays down, unless the cluster is formed after all.
+        Unless it is the process `replaces`, which is stopped and started again. One that runs as
+        another incarnation is stopped first, within 10 s. One that is leased is started only while
+        enough of its lease is left, and killed when the lease is over. One whose cluster was
+        stopped stays down, unless the cluster is formed after all.
 
         Raises:
             OSError: the order cannot be written, or the holder cannot be started.
@@ -123,7 +126,7 @@ class OwnProcess:
         self._log = folder / "k3s.log"
         self._log_from = processes.size_of(self._log)
 
-    async def ensure(self, launch: Launch) -> None:
+    async def ensure(self, launch: Launch, *, replaces: int | None = None) -> None:
         held = self.look()
         if held.stopping and held.cluster == launch.cluster and not launch.formed:
             return  # Others may count on its being down: nothing takes that back.
@@ -135,6 +138,8 @@ class OwnProcess:
             "keeps": [str(path) for path in launch.keeps],
             "leased": launch.leased,
             "formed": launch.formed,
+            "server": launch.server,
+            "replaces": replaces,
             "gate": [*self._gate, *launch.argv] if self._gate else [],
         } | self._pace
         await self._order(order)
@@ -173,6 +178,7 @@ class OwnProcess:
             lease_until=Instant(lease.deadline(self._folder, cluster)) if cluster else None,
             stopping=order is not None and order.get("stop", False),
             down=running is None and report.get("down", False),
+            server=running.get("server") if running is not None else None,
         )
 
     async def _order(self, order: dict[str, object]) -> None:

@@ -23,7 +23,7 @@ from meshd.cluster.course import Course
 from meshd.cluster.ending import GIVEN_UP, Ending, refused
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
 from meshd.cluster.handout import Handout
-from meshd.cluster.hostinit import HostInit, OwnProcess
+from meshd.cluster.hostinit import Held, HostInit, OwnProcess
 from meshd.cluster.k3s import ServerReading
 from meshd.cluster.mark import Mark, read_disk
 from meshd.cluster.observation import Seen, observed
@@ -235,11 +235,12 @@ class K3sCluster:
                 if isinstance(ground, Obstacle):
                     return ground
                 self._laid = _without_lease(order), ground
-            await self._hostinit.ensure(self._laid[1])
+            launch = self._laid[1]
+            await self._hostinit.ensure(launch, replaces=self._astray(order, held, launch))
         except OSError as error:
             self._laid = None
             return refused(error)
-        return self._laid[1]
+        return launch
 
     async def _lay(self, order: ClusterOrder, tokens: Tokens) -> Launch | Obstacle:
         surroundings = Surroundings(
@@ -249,6 +250,18 @@ class K3sCluster:
             version=await self._version_of_k3s(),
         )
         return await trio.to_thread.run_sync(self._groundwork.lay, order, tokens, surroundings)
+
+    def _astray(self, order: ClusterOrder, held: Held, launch: Launch) -> int | None:
+        """Return the process of an agent that waits for a server which is not named any more.
+
+        An agent that was never ready knows only the server it was told, and neither ends nor reads
+        its file again when that one is gone for good.
+        """
+        elsewhere = held.server is not None and held.server != launch.server
+        if order.seat != "worker" or not elsewhere or not self._course.hangs(self._clock().at):
+            return None
+        _LOG.info("agent_started_again", waited_for=held.server, joins=launch.server)
+        return held.pid
 
     async def _look(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> K3sObserved:
         if order.seat == "none":

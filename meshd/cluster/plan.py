@@ -57,6 +57,7 @@ class Launch:
             that, because the daemon may be dead when the path appears and when it disappears.
         leased: it may run only as long as the forming lease.
         formed: its cluster is: then a broken gate keeps it from nothing.
+        server: URL of the server that it is told to join; "" for one that begins.
     """
 
     incarnation: str
@@ -66,6 +67,7 @@ class Launch:
     keeps: tuple[Path, ...] = ()
     leased: bool = False
     formed: bool = False
+    server: str = ""
 
     @property
     def cluster(self) -> str:
@@ -206,7 +208,8 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
     } | dict(arguments.env)
     if machine.paths.config_dir != _DEFAULT_PATHS.config_dir:
         environment["K3S_CONFIG_FILE"] = str(machine.paths.config)
-    initialises = "cluster-init" in origin(order, machine.node_ip)
+    beginning = origin(order, machine.node_ip)
+    initialises = "cluster-init" in beginning
     return Launch(
         incarnation=f"{order.plan.cluster_id}/{mode}",
         argv=(str(machine.binary), mode, *arguments.args, *_restated(order, arguments)),
@@ -215,6 +218,7 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
         keeps=(machine.paths.etcd_log,) if initialises else (),
         leased=order.lease_until is not None,
         formed=order.formed,
+        server=str(beginning.get("server", "")),
     )
 
 

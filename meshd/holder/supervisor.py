@@ -127,7 +127,7 @@ class Supervisor:
             self.order = read_json(self.folder / "order.json") or self.order
             if not self.order:
                 return  # Whoever writes the first order starts another supervisor.
-            if running is not None and running.incarnation != self.order["incarnation"]:
+            if running is not None and self._is_to_end(running):
                 self.group = running.pid
                 running.stop(0.0 if self.order.get("stop") else self._seconds("grace_s", GRACE_S))
                 running = None
@@ -147,6 +147,10 @@ class Supervisor:
             self._shorten_log()
             if self.report_is_late:
                 self._publish({})
+
+    def _is_to_end(self, running: Running) -> bool:
+        replaced = self.order.get("replaces") == running.pid
+        return replaced or running.incarnation != self.order["incarnation"]
 
     def _adopt(self) -> Running | None:
         record = read_json(self.folder / "running.json")
@@ -337,7 +341,8 @@ def become_k3s(folder: Path, log: Path, order: Mapping[str, Any]) -> NoReturn:
         output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        record = record_of(os.getpid()) | {"incarnation": order["incarnation"]}
+        told = {"incarnation": order["incarnation"], "server": order.get("server")}
+        record = record_of(os.getpid()) | told
         write_json(folder / "running.json", record)
         if order.get("leased") and not fuse.arm(folder, os.getpid()):
             os.write(2, b"meshd: k3s is not started, because its fuse could not be armed\n")

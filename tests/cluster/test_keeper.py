@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from ledger import Instant, Moment, NodeId
-from meshd.cluster import K3sCluster, keeper
+from meshd.cluster import K3sCluster, course, keeper
 from meshd.cluster.complaints import STALE_MEMBER, Complaint
 from meshd.cluster.groundwork import Obstacle
 from meshd.cluster.hostinit import Exit, Held
@@ -52,6 +52,7 @@ class FakeHostInit:
         self.lines: list[str] = []
         self.leases: list[tuple[str, Instant | None]] = []
         self.stops: list[str] = []
+        self.replaced: list[int] = []
 
     async def extend(self, cluster: str, until: Instant | None) -> None:
         self.leases.append((cluster, until))
@@ -59,9 +60,11 @@ class FakeHostInit:
     async def stop(self, cluster: str) -> None:
         self.stops.append(cluster)
 
-    async def ensure(self, launch: Launch) -> None:
+    async def ensure(self, launch: Launch, *, replaces: int | None = None) -> None:
         if self.refusal is not None:
             raise self.refusal
+        if replaces is not None:
+            self.replaced.append(replaces)
         if self.launches[-1:] != [launch]:
             self.launches.append(launch)
 
@@ -179,6 +182,39 @@ async def test_the_database_once_seen_becomes_a_condition_of_the_next_start(
         k3s_paths(tmp_path).etcd_log.mkdir(parents=True)
         await bench.until(lambda: len(bench.host.launches) == 2)
     assert bench.host.launches[1].needs == (k3s_paths(tmp_path).etcd_log,)
+
+
+async def test_an_agent_that_never_found_its_server_is_started_again_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "RUNS_S", 0.2)
+    bench = Bench(tmp_path, N4)
+    first = f"https://{ADDRESSES[N1]}:6443"
+    async with bench.running():
+        bench.cluster.apply(worker())
+        await bench.until(lambda: bench.host.launches)
+        assert bench.host.launches[0].server == first
+        bench.host.held = replace(IDLE, pid=7, server=first)
+        await trio.sleep(0.4)
+        assert bench.host.replaced == []  # It may still come up.
+        bench.cluster.apply(replace(worker(), join=(ADDRESSES[N2],)))
+        await bench.until(lambda: bench.host.replaced)
+        bench.host.held = replace(IDLE, pid=8, server=f"https://{ADDRESSES[N2]}:6443")
+        await trio.sleep(0.4)
+    assert set(bench.host.replaced) == {7}
+
+
+async def test_a_server_is_never_started_again_for_another_to_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "RUNS_S", 0.0)
+    bench = Bench(tmp_path, N2)
+    bench.host.held = replace(IDLE, pid=7, server="https://10.9.9.9:6443")
+    async with bench.running():
+        bench.cluster.apply(server(formed=True))
+        await bench.until(lambda: bench.host.launches and bench.said)
+        await trio.sleep(0.2)
+    assert bench.host.replaced == []
 
 
 async def test_a_disk_that_refuses_is_named_and_tried_again(tmp_path: Path) -> None:
