@@ -18,7 +18,8 @@ from ledger import NodeId
 from meshd.events import ClusterOrder, Persist, Seal
 from roles import Bounds, ClusterPlan
 from simulations.model.disk import Disk
-from simulations.model.k3s import Etcd, K3s
+from simulations.model.etcd import Etcd
+from simulations.model.k3s import K3s
 
 RESUMED_S = 2.0
 """How long a machine that was frozen as a whole may run an old k3s after it goes on."""
@@ -66,21 +67,29 @@ class Checkers:
         """How many clusters were ever initialised."""
         return sum(map(len, self._etcds.values()))
 
-    def persisted(self, node: NodeId, change: Persist) -> None:
+    def persisted(self, node: NodeId, change: Persist, *, mark: str) -> None:
         """Check that every record of the decision log is the same on all disks.
 
-        A node keeps a decision in its journal, row `decided/<generation>/<slot>`, and later in the
-        ledger, register `genesis/<generation>/<slot>`.
+        `mark` is the cluster id beside k3s' data there. A node keeps a decision in its journal, row
+        `decided/<generation>/<slot>`, and later in the ledger, register
+        `genesis/<generation>/<slot>`.
         """
         for row, record in change.votes:
             if row.startswith("decided/"):
                 self._decision(node, row.removeprefix("decided/"), record)
             if row.startswith("gave-up/"):
-                self._gave_up.add((node, int(row.removeprefix("gave-up/"))))
-                self.reached[f"gave up: {_reason_in(record)}"] = 1
+                self._gives_up(node, int(row.removeprefix("gave-up/")), _reason_in(record), mark)
         for entry in change.entries:
             if entry.key.startswith("genesis/") and entry.value is not None:
                 self._decision(node, entry.key.removeprefix("genesis/"), entry.value)
+
+    def _gives_up(self, node: NodeId, generation: int, reason: str, mark: str) -> None:
+        self._gave_up.add((node, generation))
+        self.reached[f"gave up: {reason}"] = 1
+        plan = self._plans[generation]
+        if reason.startswith("k3s ended") and mark != plan.cluster_id:
+            name = self._names[node]
+            raise Violation(f"{name} gives generation {generation} up for what k3s of another did")
 
     def _decision(self, node: NodeId, place: str, record: bytes) -> None:
         value = _value_in(record)

@@ -49,6 +49,12 @@ class Disk:
             self._commit(change)
         self._tail.clear()
 
+    def copy(self) -> Disk:
+        """Return an image of what is on it, to be put back later."""
+        image = Disk(fsync=self._fsync)
+        image.entries, image.votes = dict(self.entries), dict(self.votes)
+        return image
+
     def tear(self, rng: Random) -> None:
         """Damage a row of the journal."""
         row = rng.choice(sorted(self.votes))

@@ -8,7 +8,7 @@ from random import Random
 
 from ledger import NodeId
 from simulations.model.machine import Machine
-from simulations.model.outages import lose, sleep, wake_up, wipe
+from simulations.model.outages import Image, copy_disk, lose, put_back, sleep, wake_up, wipe
 from simulations.model.world import World
 
 TEN_YEARS_MS = 315_360_000_000
@@ -39,6 +39,7 @@ class Faults:
             (1, "k3s broken", self._break_k3s),
             (1, "machine lost", self._lose),
             (1, "disk wiped", self._wipe),
+            (2, "disk put back to an older copy", self._put_back),
             (1, "journal torn", self._tear),
         )
         self._sieges: tuple[tuple[int, str, Callable[[], None]], ...] = (
@@ -54,7 +55,8 @@ class Faults:
             (1, "machine lost", self._lose),
         )
         self._lost = 0
-        self._wiped = 0
+        self._wiped = 0  # Disks put back to an older copy count, too.
+        self._images: dict[int, Image] = {}
 
     def schedule(self) -> None:
         """Let the first fault happen, before all else or later; each schedules the next."""
@@ -95,6 +97,7 @@ class Faults:
         weights = [self._weight(weight, name) for weight, name, _ in kinds]
         if not self._world.faulty:
             return
+        self._copy_a_disk()
         _, name, strike = self._rng.choices(kinds, weights)[0]
         self._world.say(None, f"fault: {name}")
         self._world.checkers.reached[name] += 1
@@ -105,6 +108,8 @@ class Faults:
     def _weight(self, weight: int, name: str) -> float:
         scenario = self._world.scenario
         if scenario.bridged and name == "bridge":
+            return weight * 5
+        if scenario.relapses and name == "disk put back to an older copy":
             return weight * 5
         # Where outages are long, so are the cuts between them.
         return weight / 6 if scenario.long and name == "heal" else weight
@@ -149,6 +154,8 @@ class Faults:
             self._world.network.open_all()
             self._bridge()
             self._world.links_changed()
+            if self._rng.random() < 0.5:
+                self._put_back()
 
     def _open(self) -> None:
         self._world.network.open_all()
@@ -226,6 +233,26 @@ class Faults:
             self._wiped += 1
             self._world.checkers.reached["disk wiped before DONE"] = 1
             wipe(self._world, machine, down_s=self._span())
+
+    def _copy_a_disk(self) -> None:
+        """Keep an image of some voter's disk, to be put back later."""
+        if self._wiped < self._world.scenario.wipes_max and self._rng.random() < 0.5:
+            machine = self._expendable()
+            if machine is not None:
+                self._images[machine.spec.index] = copy_disk(machine)
+
+    def _put_back(self) -> None:
+        """It counts as a disk that is lost: that voter does not remember what it voted since."""
+        images = [image for _, image in sorted(self._images.items()) if image.machine.is_sound]
+        full = self._wiped >= self._world.scenario.wipes_max
+        if not images or full or self._world.checkers.decided("done"):
+            return
+        self._wiped += 1
+        image = self._rng.choice(images)
+        self._world.checkers.reached["disk put back before DONE"] = 1
+        if image.disk.votes != image.machine.disk.votes:
+            self._world.checkers.reached["disk put back, votes forgotten"] = 1
+        put_back(self._world, image, down_s=self._span())
 
     def _tear(self) -> None:
         """A row of the journal does not verify after a power cut: that voter is no voter more."""

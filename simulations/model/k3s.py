@@ -14,6 +14,7 @@ from random import Random
 from meshd.events import LEASE_START_MIN_S, ClusterOrder, K3sObserved
 from meshd.schema import K3sState
 from roles import ClusterPlan
+from simulations.model.etcd import Etcd, Host, Image
 from simulations.model.timeline import Timeline
 
 VERSION = "v1.34.1+model"
@@ -22,26 +23,6 @@ LEARNER_EVICTED_S = 300.0
 """A learner that is gone blocks all other joins for so long (k3s, pkg/etcd, learner progress)."""
 
 STEP_S = 2.0
-
-
-@dataclass(slots=True, kw_only=True)
-class Etcd:
-    """One etcd cluster with its members, by machine. One learner at a time, as k3s does it."""
-
-    uid: str
-    plan: ClusterPlan
-    voters: list[int]
-    learner: int | None = None
-    learner_since: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
-    """What k3s on a machine is called, and where it listens."""
-
-    machine: int
-    node_name: str
-    node_ip: str
 
 
 @dataclass(slots=True)
@@ -176,6 +157,16 @@ class K3s:
         """Lose the disk."""
         self.kill(power_cut=True)
         self.data, self.mark, self._stops = None, "", set()
+
+    @property
+    def image(self) -> Image:
+        """What of it is on the disk."""
+        return Image(self.data, self.mark, frozenset(self._stops))
+
+    def put_back(self, image: Image) -> None:
+        """Go on, some time after a power cut, with an older copy of the disk."""
+        self.kill(power_cut=True)
+        self.data, self.mark, self._stops = image.data, image.mark, set(image.stops)
 
     def freeze(self) -> None:
         """Stop the machine's processes, fuse and supervisor included."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from ledger import Instant, Moment
 from meshd.events import Apply, ClusterOrder, Effect, Event, Seal, Send
 from meshd.node import Node
-from simulations.model.machine import Boot, Strategy
+from simulations.model.machine import VIP, Boot, Strategy
 from simulations.model.runs import start_node
 from simulations.model.scenario import Scenario
+
+NO_LEASE = Instant(0.0)
 
 
 def _persist_last(effects: Sequence[Effect]) -> Sequence[Effect]:
@@ -40,26 +42,85 @@ class _Hasty(Node):
         return effects
 
 
+class _Eager(Node):
+    """Is a worker as soon as STARTED is decided."""
+
+    def handle(self, event: Event, now: Moment) -> list[Effect]:
+        effects, standing = super().handle(event, now), self.standing
+        if self.seat == "worker" and standing.started and not standing.formed:
+            join = (standing.plan.seats[0].node_ip,) if standing.plan is not None else ()
+            order = ClusterOrder(
+                seat="worker", plan=standing.plan, formed=False, join=join, lease_until=NO_LEASE
+            )
+            effects.append(Apply(order))
+        return effects
+
+
+class _Usurper(Node):
+    """Takes the initialiser's part if it has the last seat."""
+
+    def handle(self, event: Event, now: Moment) -> list[Effect]:
+        effects, plan = super().handle(event, now), self.standing.plan
+        if plan is not None and self.standing.started and plan.seats[-1].node == self.me:
+            until = Instant(now.at + 60.0)
+            effects.append(
+                Apply(ClusterOrder(seat="initialiser", plan=plan, formed=False, lease_until=until))
+            )
+        return effects
+
+
 class _Talkative(Node):
     """Seals the agent token to everyone it knows as soon as it sees a plan."""
 
     def handle(self, event: Event, now: Moment) -> list[Effect]:
         before = self.standing.plan
         effects = super().handle(event, now)
-        if self.standing.plan is not None and before is None:
-            effects += [
-                Seal(recipient=known.node, sealing_key=known.facts.sealing_key, name="agent-token")
-                for known in self.directory.others()
-                if known.facts is not None
-            ]
-        return effects
+        return (
+            effects + self._told() if self.standing.plan is not None and before is None else effects
+        )
+
+    def _told(self) -> list[Effect]:
+        return [
+            Seal(recipient=known.node, sealing_key=known.facts.sealing_key, name="agent-token")
+            for known in self.directory.others()
+            if known.facts is not None
+        ]
 
 
-def _change_orders(effects: Sequence[Effect], **changes: object) -> Sequence[Effect]:
+class _Blabbing(_Talkative):
+    """Does so before there is a plan."""
+
+    def handle(self, event: Event, now: Moment) -> list[Effect]:
+        effects = super().handle(event, now)
+        return effects + self._told() if self.standing.plan is None else effects
+
+
+def _change_orders(
+    effects: Sequence[Effect],
+    *,
+    only: Callable[[ClusterOrder], bool] = lambda _order: True,
+    **changes: object,
+) -> Sequence[Effect]:
     return [
-        Apply(replace(effect.order, **changes)) if isinstance(effect, Apply) else effect  # type: ignore[arg-type] # The mutants below name fields of an order.
+        Apply(replace(effect.order, **changes))  # type: ignore[arg-type] # The mutants below name fields of an order.
+        if isinstance(effect, Apply) and only(effect.order)
+        else effect
         for effect in effects
     ]
+
+
+def _abandon_own(effects: Sequence[Effect]) -> Sequence[Effect]:
+    """Orders name their own cluster among those that are over."""
+    return [
+        Apply(replace(effect.order, abandoned=(effect.order.plan.cluster_id,)))
+        if isinstance(effect, Apply) and effect.order.plan is not None
+        else effect
+        for effect in effects
+    ]
+
+
+def _is_server(order: ClusterOrder) -> bool:
+    return order.seat == "server"
 
 
 def _forgetful(boot: Boot) -> Node:
@@ -81,12 +142,36 @@ MUTANTS = {
             arrange=partial(_change_orders, formed=True),
         ),
         Strategy(name="nobody-to-join", start=start_node, arrange=partial(_change_orders, join=())),
-        Strategy(
-            name="old-data-stay",
-            start=start_node,
-            arrange=partial(_change_orders, abandoned=()),
-        ),
         Strategy(name="no-fuse", start=start_node, fuses=False),
+        Strategy(name="workers-before-done", start=partial(start_node, kind=_Eager)),
+        Strategy(name="secrets-before-claim", start=partial(start_node, kind=_Blabbing)),
+        Strategy(name="own-cluster-abandoned", start=start_node, arrange=_abandon_own),
+        Strategy(name="another-initialises", start=partial(start_node, kind=_Usurper)),
+        Strategy(
+            name="all-initialise",
+            start=start_node,
+            arrange=partial(_change_orders, only=_is_server, seat="initialiser", join=()),
+        ),
+        Strategy(
+            name="leaves-when-formed",
+            start=start_node,
+            arrange=partial(_change_orders, only=lambda o: o.formed, seat="none", plan=None),
+        ),
+        Strategy(
+            name="orders-without-lease",
+            start=start_node,
+            arrange=partial(_change_orders, lease_until=None),
+        ),
+        Strategy(
+            name="never-stops",
+            start=start_node,
+            arrange=partial(_change_orders, only=lambda o: o.stop, stop=False),
+        ),
+        Strategy(
+            name="joins-the-vip",
+            start=start_node,
+            arrange=partial(_change_orders, only=lambda o: bool(o.join), join=(VIP,)),
+        ),
         Strategy(name="any-clock", start=start_node, arrange=partial(_change_orders, hold=None)),
     )
 }

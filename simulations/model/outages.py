@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from simulations.model.checkers import RESUMED_S
 from simulations.model.disk import Disk
-from simulations.model.k3s import Host
+from simulations.model.etcd import Host
+from simulations.model.etcd import Image as K3sImage
 from simulations.model.machine import Machine, facts_of
 from simulations.model.signing import signer_of
 from simulations.model.world import World
@@ -41,6 +44,31 @@ def wipe(world: World, machine: Machine, *, down_s: float) -> None:
     world.by_node[machine.node] = machine
     world.checkers.joined(machine.node, f"{machine.facts.name}'")
     world.say(machine, "its disk is WIPED")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A copy of a machine's disk."""
+
+    machine: Machine
+    disk: Disk
+    k3s: K3sImage
+
+
+def copy_disk(machine: Machine) -> Image:
+    """Take an image of a machine's disk as it is now."""
+    return Image(machine, machine.disk.copy(), machine.k3s.image)
+
+
+def put_back(world: World, image: Image, *, down_s: float) -> None:
+    """Give a machine an older copy of its disk: what it did since, others may remember."""
+    machine = image.machine
+    world.crash(machine, power_cut=True, down_s=down_s)
+    machine.is_sound = False
+    machine.k3s.put_back(image.k3s)
+    forgotten = len(machine.disk.votes) - len(image.disk.votes)
+    machine.disk = image.disk
+    world.say(machine, f"its disk is PUT BACK to a copy, {forgotten} journal rows fewer")
 
 
 def sleep(world: World, machine: Machine, *, whole: bool, for_s: float) -> None:

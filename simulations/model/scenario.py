@@ -59,7 +59,8 @@ class Scenario:
     siege: bool = False  # Outages of minutes that seek out the initialiser and its members.
     long: bool = False  # Cuts and outages last for minutes: where leases end.
     losses_max: int = 0  # Machines that may be lost for good before DONE.
-    wipes_max: int = 0  # Disks that may be wiped before DONE.
+    wipes_max: int = 0  # Disks that may be wiped, or put back to an older copy, before DONE.
+    relapses: bool = False  # The latter is what happens most.
 
     def describe(self) -> str:
         """Return one line for people."""
@@ -123,12 +124,14 @@ def calm(
 
 
 def scenario_of(seed: int) -> Scenario:
-    """Draw the scenario of a seed; one in four is a duel, one in four a siege."""
+    """Draw the scenario of a seed; of eight two are duels, two are sieges, one is a relapse."""
     rng = Random(f"scenario {seed}")
     if seed % 4 == 3:
         return duel_of(seed, rng)
     if seed % 4 == 1:
         return siege_of(seed, rng)
+    if seed % 8 == 6:
+        return relapse_of(seed, rng)
     most = rng.choice(SIZES)
     bounds = rng.choice([bounds for bounds in legal_bounds() if bounds.nodes_max == most])
     if rng.random() < 0.6:  # What a token says unless its maker wants it stricter.
@@ -216,6 +219,45 @@ def duel_of(seed: int, rng: Random) -> Scenario:
         crash_rate=0.01,
         vote_crash_rate=rng.choice((0.1, 0.3)),
         k3s_slowness=1.0,
+    )
+
+
+def relapse_of(seed: int, rng: Random) -> Scenario:
+    """Draw a scenario in which a voter forgets: its disk is put back to what it was before.
+
+    As with a disk that is wiped, two quorums must still share a voter that remembers, and enough
+    must be left if the one that forgot notices and votes no more.
+    """
+    voters, quorum, control_plane = rng.choice(
+        ((4, 3, 1), (4, 3, 3), (5, 4, 1), (5, 4, 3), (6, 4, 3), (7, 5, 3), (7, 5, 5))
+    )
+    bounds = Bounds(bound="bounded", nodes_max=voters, quorum=quorum, control_plane=control_plane)
+    spare = voters - max(quorum, control_plane)
+    return Scenario(
+        seed=seed,
+        bounds=bounds,
+        machines=tuple(
+            MachineSpec(
+                index=index,
+                wish="auto",
+                may_vote=True,
+                boots_at_s=rng.uniform(0.0, 3.0),
+                wall_offset_ms=0,
+                rate=rng.uniform(0.9, 1.1),
+            )
+            for index in range(voters)
+        ),
+        vip=False,
+        bridged=True,
+        cut_at_start=True,
+        weather=Weather(loss=rng.choice((0.0, 0.0, 0.2)), latency_s=(0.05, 0.4)),
+        faults_until_s=rng.uniform(40, 150),
+        fault_gap_s=rng.choice((1.0, 2.0, 4.0)),
+        crash_rate=0.001,
+        vote_crash_rate=rng.choice((0.03, 0.1)),
+        k3s_slowness=1.0,
+        relapses=True,
+        wipes_max=min(spare, 2 * quorum - 1 - voters),
     )
 
 

@@ -38,7 +38,8 @@ from meshd.events import (
 from simulations.model import renewal
 from simulations.model.checkers import Checkers, Violation
 from simulations.model.disk import Disk
-from simulations.model.k3s import Etcd, Host, K3s, Site
+from simulations.model.etcd import Etcd, Host
+from simulations.model.k3s import K3s, Site
 from simulations.model.machine import VIP, Machine, Strategy, boot_of, facts_of, part_of
 from simulations.model.network import Network
 from simulations.model.scenario import MachineSpec, Scenario
@@ -309,7 +310,7 @@ class World:
     def _persist(self, machine: Machine, change: Persist) -> None:
         machine.disk.persist(change)
         if self.strategy.decides:
-            self.checkers.persisted(machine.node, change)
+            self.checkers.persisted(machine.node, change, mark=machine.k3s.mark)
 
     def _apply(self, machine: Machine, order: ClusterOrder) -> None:
         self.say(

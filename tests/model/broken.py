@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ledger import Instant
+from meshd.node import _seals
+from meshd.node._orders import SERVER_SECRETS
 from roles import ClusterPlan, K3sReading, _evidence, _journal, _records
 from roles._attempt import Attempt
 from roles._evidence import Evidence
@@ -16,8 +18,11 @@ from roles._journal import Memory
 from roles._lease import Around, Paper, VoterPart
 from roles._log import DecisionLog
 from roles._messages import Authentic, Down, Renewed
+from roles._records import Done
 from roles._standpoint import Standpoint
 from roles._tenure import Tenure
+from simulations.model.checkers import Checkers
+from simulations.model.k3s import K3s
 from simulations.model.machine import Strategy
 from simulations.model.mutants import MUTANTS
 from simulations.model.runs import start_node
@@ -62,7 +67,7 @@ def _abandon_at_once(_self: Forming, *, stopped: bool, now: Instant) -> bool:
 
 
 def _abandons_itself_running(self: Forming, *, stopped: bool, now: Instant) -> bool:
-    """R7 taken out."""
+    """R7 taken out, and R9 with it, which alone would keep x from voting while it has a lease."""
     mine = self._plan.initialiser == self._me
     return mine or _honest_may_abandon(self, stopped=stopped, now=now)
 
@@ -80,11 +85,34 @@ def _remember_no_down(memory: Memory, found: Authentic) -> None:
         _honest_remember(memory, found)
 
 
+def _done_of_nothing(self: Evidence, plan: ClusterPlan | None, now: Instant) -> None:
+    """DONE is proposed as soon as there is a plan, with all its members."""
+    _honest_weigh(self, plan, now)
+    if plan is not None:
+        names = tuple(sorted(seat.node_name for seat in plan.seats))
+        self.done, self.due = Done(plan.initialiser, "none", names), now
+
+
+def _done_of_nobody(self: Evidence, plan: ClusterPlan | None, now: Instant) -> None:
+    """DONE is proposed as soon as there is a plan, and names no members."""
+    _honest_weigh(self, plan, now)
+    if plan is not None:
+        self.done, self.due = Done(plan.initialiser, "none", ()), now
+
+
+def _done_of_another(self: Evidence, plan: ClusterPlan | None, now: Instant) -> None:
+    """DONE names a cluster that does not exist."""
+    _honest_weigh(self, plan, now)
+    if self.done is not None:
+        self.done = Done(self.done.initialiser, "another", self.done.voters)
+
+
 def _any_reading(self: Evidence, _plan: ClusterPlan) -> K3sReading | None:
     """What k3s says is taken for the current plan's, whosever it is."""
     return self.reading
 
 
+_honest_weigh = Evidence.weigh
 _honest_property = Forming.lease_until
 _honest_may_abandon = Forming.may_abandon
 _honest_remember = _journal._remember
@@ -116,7 +144,7 @@ BROKEN = {
             _without("r5-restart-forgets-answers", (VoterPart, "__init__", _forget_last_answer)),
             _without("r6-not-mute", (Standpoint, "mute", property(lambda _self: False))),
             _without(
-                "r7-abandons-itself-running", (Forming, "may_abandon", _abandons_itself_running)
+                "r7-r9-abandons-itself-running", (Forming, "may_abandon", _abandons_itself_running)
             ),
             _without("r9-ends-itself-at-once", (Forming, "may_abandon", _ends_itself_at_once)),
             _without("r10-restart-forgets-down", (_journal, "_remember", _remember_no_down)),
@@ -130,6 +158,17 @@ BROKEN = {
             _without("down-said-too-early", (Standpoint, "stopped", property(lambda _self: True))),
             _without("any-reading", (Evidence, "about", _any_reading)),
             _without("keeps-its-secrets", (DecisionLog, "spent", property(lambda _: frozenset()))),
+            _without("done-of-nothing", (Evidence, "weigh", _done_of_nothing)),
+            _without("done-of-nobody", (Evidence, "weigh", _done_of_nobody)),
+            _without("old-data-stay", (K3s, "_set_aside", lambda _self: None)),
+            _without("done-of-another", (Evidence, "weigh", _done_of_another)),
+            # What an order must not say, k3s' start must not do either, if nobody looks at orders.
+            replace(
+                MUTANTS["start-before-started"],
+                name="start-before-started-unseen",
+                broken=((Checkers, "ordered", lambda _self, _node, _order: None),),
+            ),
+            _without("server-token-for-workers", (_seals, "WORKER_SECRETS", SERVER_SECRETS)),
         )
     },
 }

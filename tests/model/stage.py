@@ -108,6 +108,13 @@ def lose(machine: int) -> Callable[[World], None]:
     return lambda world: outages.lose(world, world.machines[machine])
 
 
+def break_k3s(world: World) -> None:
+    """Let k3s end soon after each start, on all machines."""
+    for machine in world.machines:
+        machine.k3s.broken = True
+        machine.k3s.kill(power_cut=False)
+
+
 def let_k3s_work(world: World) -> None:
     for machine in world.machines:
         machine.k3s.ready_never = False

@@ -13,6 +13,7 @@ import pytest
 
 from tests.model.stage import (
     Play,
+    break_k3s,
     breaks,
     cut,
     formed,
@@ -140,6 +141,41 @@ X_AGAIN = Play(
     acts=[(182.0, let_k3s_work)],  # After x gave up: there is nobody else for generation 2.
 )
 
+ASKED_TOO_EARLY = Play(
+    nodes=3,
+    quorum=2,
+    control_plane=1,
+    acts=[(20.0, cut(X, P)), (105.0, cut(X, W))],
+)
+X_ALONE = Play(
+    nodes=3,
+    quorum=2,
+    control_plane=1,
+    acts=[(60.0, cut(X, P)), (60.0, cut(X, W))],
+)
+GIVEN_UP_IN_PEACE = Play(nodes=3, quorum=2, control_plane=1)  # K3s never gets ready.
+
+
+def late_vote(source: int, target: int, kind: str, at_s: float) -> float | None:
+    """X's vote comes when x can no longer be told what came of it."""
+    return 25.0 if kind == "accepted" and source == X and target == P and at_s > 100.0 else None
+
+
+X_VOTES_FOR_ITS_END = Play(
+    nodes=3,
+    quorum=2,
+    control_plane=1,
+    frames=late_vote,
+    acts=[
+        (20.0, cut(X, P)),
+        (115.0, mend(X, P)),
+        (130.0, cut(X, W)),
+        (135.0, cut(X, P)),
+    ],
+)
+
+ENDS_AGAIN = Play(nodes=1, quorum=1, control_plane=1, acts=[(0.5, break_k3s)])
+
 OVERLAPS = {
     "voter restart": (VOTER_RESTARTS, "r5-restart-forgets-answers", 260.0),
     "mute": (ANSWERS_AFTER_ABANDON, "r6-not-mute", 300.0),
@@ -148,6 +184,10 @@ OVERLAPS = {
     "down and restarted": (DOWN_AND_RESTARTED, "r10-restart-forgets-down", 420.0),
     "x in both quorums": (X_IN_BOTH_QUORUMS, "r9-ends-itself-at-once", 420.0),
     "daemon dead with k3s alive": (DAEMON_DEAD, "r4-no-fuse", 200.0),
+    "abandoned by who answers still": (ASKED_TOO_EARLY, "abandon-at-once", 260.0),
+    "x alone": (X_ALONE, "lease-ignored", 260.0),
+    "given up, and not down yet": (GIVEN_UP_IN_PEACE, "down-said-too-early", 260.0),
+    "x votes for its own end": (X_VOTES_FOR_ITS_END, "r7-r9-abandons-itself-running", 300.0),
 }
 
 
@@ -178,6 +218,14 @@ def test_an_initialiser_that_begins_again_has_new_secrets() -> None:
     found = breaks(X_AGAIN, without="keeps-its-secrets", until_s=182.0 + 60.0)
     assert len(found) == 10
     assert all(one.startswith("S5") for one in found)
+
+
+def test_a_generation_is_given_up_only_for_what_its_own_k3s_did() -> None:
+    assert play(ENDS_AGAIN, without=None, until_s=120.0).checkers.generations > 1
+    assert breaks(ENDS_AGAIN, without=None, until_s=120.0) == []
+    found = breaks(ENDS_AGAIN, without="any-reading", until_s=120.0)
+    assert len(found) == 10
+    assert all("for what k3s of another did" in one for one in found)
 
 
 def test_without_giving_up_some_wait_for_each_other_for_ever() -> None:

@@ -1,7 +1,10 @@
-"""Every schedule of a small log slot: three voters, three ballots, any loss, order and restarts.
+"""Every schedule of a small log slot: three voters, some ballots, any loss, order and crashes.
 
 The acceptor and the rule of adoption are the real ones; each of their steps is computed once and
-remembered, so that the search itself walks over plain tuples. A promise is heard when it is given,
+remembered, so that the search itself walks over plain tuples. Before every step an acceptor is
+rebuilt from its journal, and after it what it holds in memory is what the journal gives: so a crash
+at any point, of any voter, any number of times, leads to no other state. A proposer that crashes
+asks no more; what it asks when it is back is another ballot. A promise is heard when it is given,
 or never. That loses no schedule: what a proposer asks for depends on which promises make its
 quorum and on what they say, not on when it hears them, and its questions may arrive at any time.
 """
@@ -70,7 +73,7 @@ def explore() -> int:
         TwoValues: the states contain one in which two values are chosen.
     """
     prepare, accept, adopt = cache(asked_to_prepare), cache(asked_to_accept), cache(value_asked_for)
-    start: State = (((),) * 3, (((), None),) * 3, frozenset())
+    start: State = (((),) * len(VOTERS), (((), None),) * len(BALLOTS), frozenset())
     seen, frontier = {start}, [start]
     while frontier:
         state = frontier.pop()
@@ -136,7 +139,7 @@ def restarted(voter: int, journal: Journal) -> tuple[Acceptor, Memory]:
 
 
 def asked_to_prepare(voter: int, journal: Journal, ballot: int) -> tuple[Journal, bytes | None]:
-    acceptor, _ = restarted(voter, journal)
+    acceptor, memory = restarted(voter, journal)
     proposer = ballot_of(ballot)
     answer = acceptor.prepare(
         Prepare(
@@ -149,11 +152,12 @@ def asked_to_prepare(voter: int, journal: Journal, ballot: int) -> tuple[Journal
         )
     )
     rows = tuple(sorted((dict(journal) | dict(answer.rows)).items()))
+    assert restarted(voter, rows)[1] == memory, "a crash here would be noticed"
     return rows, None if answer.refused else answer.reply.frame
 
 
 def asked_to_accept(voter: int, journal: Journal, ballot: int, value: int) -> tuple[Journal, bool]:
-    acceptor, _ = restarted(voter, journal)
+    acceptor, memory = restarted(voter, journal)
     proposer, raw = ballot_of(ballot), values()[value]
     answer = acceptor.accept(
         Accept(
@@ -168,6 +172,7 @@ def asked_to_accept(voter: int, journal: Journal, ballot: int, value: int) -> tu
         raw,
     )
     rows = tuple(sorted((dict(journal) | dict(answer.rows)).items()))
+    assert restarted(voter, rows)[1] == memory, "a crash here would be noticed"
     return rows, isinstance(answer.reply.message, Accepted)
 
 
@@ -200,8 +205,18 @@ def value_asked_for(ballot: int, promises: tuple[bytes, ...]) -> int:
     return ballot if adopted is None else values().index(adopted)
 
 
-def test_no_schedule_of_three_ballots_chooses_two_values() -> None:
-    assert explore() > 10_000
+@pytest.mark.parametrize(
+    ("quorum", "ballots", "states"),
+    [(2, 2, 1_195), (3, 2, 637), (2, 3, 21_940), (3, 3, 10_186)],
+)
+def test_no_schedule_chooses_two_values(
+    quorum: int, ballots: int, states: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = "tests.roles.test_every_schedule"
+    monkeypatch.setattr(f"{here}.QUORUM", quorum)
+    monkeypatch.setattr(f"{here}.LIMITS", (3, quorum, 1))
+    monkeypatch.setattr(f"{here}.BALLOTS", BALLOTS[:ballots])
+    assert explore() == states
 
 
 def no_adoption(patch: pytest.MonkeyPatch) -> None:
