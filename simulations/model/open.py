@@ -16,8 +16,9 @@ from ledger import NodeId
 from meshd.events import ClusterOrder, Persist, Seal
 from meshd.node import Node
 from simulations.model.checkers import Checkers, Violation
+from simulations.model.etcd import Etcd
 from simulations.model.faults import Faults
-from simulations.model.k3s import Etcd, K3s
+from simulations.model.k3s import K3s
 from simulations.model.kairos import KAIROS
 from simulations.model.many import in_processes
 from simulations.model.runs import (
@@ -63,7 +64,7 @@ class Onlooker(Checkers):
         del node
         self._etcds.setdefault(etcd.plan.generation, []).append(etcd)
 
-    def persisted(self, node: NodeId, change: Persist) -> None:
+    def persisted(self, node: NodeId, change: Persist, *, mark: str) -> None:
         """Pass: there may be two decisions of one slot."""
 
     def ordered(self, node: NodeId, order: ClusterOrder) -> None:
