@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from timeit import default_timer  # A stopwatch for the people who wait; nothing simulated sees it.
 
+from simulations.model.coverage import seldom, table
 from simulations.model.machine import Strategy
 from simulations.model.many import STRATEGIES, run_seeds, strategy_named
 from simulations.model.open import OpenResult, report, run_open_seed, run_open_seeds
@@ -83,7 +84,9 @@ def _many(seeds: range, name: str, *, jobs: int) -> int:
             rate = number / (default_timer() - began)
             print(f"{number} of {len(seeds)} seeds, {rate:.1f} seeds/s", file=sys.stderr)
     spent_s = default_timer() - began
-    print("reached, in seeds: " + ", ".join(f"{k} {n}" for k, n in sorted(reached.items())))
+    print("met, in so many seeds:", *table(reached), sep="\n")
+    missed = seldom(reached, len(seeds)) if name == MESHD.name else []
+    print(*(f"MET TOO SELDOM {what}" for what in missed), sep="\n", end="")
     if waits:
         waits.sort()
         half, most = waits[len(waits) // 2], waits[-1]
@@ -92,7 +95,7 @@ def _many(seeds: range, name: str, *, jobs: int) -> int:
         f"{len(seeds)} seeds from {seeds.start}, {len(failed)} failed; {steps} steps in "
         f"{spent_s:.1f} s, {len(seeds) / spent_s:.1f} seeds/s with {jobs} processes"
     )
-    return 1 if failed else 0
+    return 1 if failed or missed else 0
 
 
 def _open(options: argparse.Namespace) -> int:

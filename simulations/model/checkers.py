@@ -75,6 +75,8 @@ class Checkers:
         `genesis/<generation>/<slot>`.
         """
         for row, record in change.votes:
+            if row.startswith("accept/") and _kind_of(_voted_for(record)) == "abandon":
+                self.reached["voted to abandon"] = 1
             if row.startswith("decided/"):
                 self._decision(node, row.removeprefix("decided/"), record)
             if row.startswith("gave-up/"):
@@ -115,6 +117,8 @@ class Checkers:
         if tag != "message":
             return
         kind, _network, _limits, generation, slot, ballot, *_ = msgspec.msgpack.decode(body)
+        if kind in ("ask", "down", "released"):
+            self.reached[f"said {kind}"] = 1
         row = {"promise": f"promise/{generation}/{slot}", "accepted": f"accept/{generation}/{slot}"}
         if kind not in row:
             return
@@ -272,6 +276,13 @@ def _ballot_in(row: bytes) -> list[object]:
     ballot = msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[5]
     assert isinstance(ballot, list)
     return ballot
+
+
+def _voted_for(row: bytes) -> bytes:
+    """Return the value that a journal's row of a vote is for."""
+    _tag, _body, _signature, value = msgspec.msgpack.decode(row)
+    assert isinstance(value, bytes)
+    return value
 
 
 def _value_in(record: bytes) -> bytes:

@@ -5,6 +5,7 @@ Invariant: a frame arrives only if its direction is open at the moment of arriva
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from random import Random
@@ -36,6 +37,7 @@ class Network:
         self.before_delivery: Callable[[int, int, bytes], float | None] = lambda *_: None
         """Directed schedules: when a frame arrives, whatever is cut by then; None: as usual."""
         self.weather = weather
+        self.met: Counter[str] = Counter()
 
     def passes(self, source: int, target: int) -> bool:
         """Whether frames from `source` reach `target` at present."""
@@ -63,13 +65,17 @@ class Network:
             self._timeline.after(given, deliver)
             return
         copies = 2 if weather.duplication and rng.random() < weather.duplication else 1
+        if copies == 2:
+            self.met["frames doubled"] += 1
         for _ in range(copies):
             if weather.loss and rng.random() < weather.loss:
+                self.met["frames lost"] += 1
                 continue
             delay_s = rng.uniform(*weather.latency_s)
             if weather.slow and rng.random() < weather.slow:
                 # Reordering: most of the slow ones are late by seconds, a few by a minute.
                 delay_s = rng.uniform(0.1, weather.slow_s if rng.random() < 0.2 else 3.0)
+                self.met["frames late by over 3 s"] += delay_s > 3.0
             self._arrive_after(delay_s, source, target, deliver)
 
     def _arrive_after(

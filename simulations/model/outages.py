@@ -79,6 +79,8 @@ def sleep(world: World, machine: Machine, *, whole: bool, for_s: float) -> None:
     machine.asleep = True
     if whole:
         machine.k3s.freeze()
+        if for_s >= 60.0:
+            world.checkers.reached["machine frozen for a minute"] += 1
     life = machine.life
 
     def wake() -> None:

@@ -12,6 +12,7 @@ from random import Random
 from ledger import decode_entry
 from meshd.node import Node
 from simulations.model.checkers import Violation
+from simulations.model.coverage import met_in
 from simulations.model.faults import Faults
 from simulations.model.machine import NETWORK_ID, Boot, Strategy
 from simulations.model.scenario import Scenario, scenario_of
@@ -96,7 +97,7 @@ def run_seed(
         formed_after_s=formed_after_s,
         starts=world.checkers.starts,
         steps=world.steps,
-        reached=world.checkers.reached,
+        reached=met_in(world),
         fingerprint=world.fingerprint if fingerprinted else None,
     )
 

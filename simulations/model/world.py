@@ -261,8 +261,10 @@ class World:
         if not self.faulty or self.rng.random() >= rate:
             self._perform(machine, effect)
             return True
-        if self.rng.random() < 0.5:
+        performed = self.rng.random() < 0.5
+        if performed:
             self._perform(machine, effect)
+        self.checkers.reached[f"died {'after' if performed else 'before'} an effect"] = 1
         self.say(machine, f"dies around {type(effect).__name__}")
         self.crash(
             machine, power_cut=self.rng.random() < 0.5, down_s=self.rng.choice((0.3, 3.0, 15.0))

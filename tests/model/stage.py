@@ -115,6 +115,16 @@ def break_k3s(world: World) -> None:
         machine.k3s.kill(power_cut=False)
 
 
+def stall_supervisor(world: World) -> None:
+    """Once x's k3s is stopped for good, whoever would say what comes next does not, for a while."""
+    k3s = world.machines[0].k3s
+    if k3s.order is not None and k3s.order.stop and not k3s.running:
+        k3s.freeze()
+        world.timeline.after(20.0, k3s.resume)
+    else:
+        world.timeline.after(0.01, partial(stall_supervisor, world))
+
+
 def let_k3s_work(world: World) -> None:
     for machine in world.machines:
         machine.k3s.ready_never = False

@@ -23,6 +23,7 @@ from tests.model.stage import (
     mend,
     play,
     reboot,
+    stall_supervisor,
 )
 
 X, P, W = 0, 1, 2
@@ -174,7 +175,12 @@ X_VOTES_FOR_ITS_END = Play(
     ],
 )
 
-ENDS_AGAIN = Play(nodes=1, quorum=1, control_plane=1, acts=[(0.5, break_k3s)])
+ENDS_AGAIN = Play(
+    nodes=1,
+    quorum=1,
+    control_plane=1,
+    acts=[(0.5, break_k3s), (1.0, stall_supervisor)],
+)
 
 OVERLAPS = {
     "voter restart": (VOTER_RESTARTS, "r5-restart-forgets-answers", 260.0),

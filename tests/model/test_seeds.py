@@ -10,31 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from simulations.model.coverage import LEAST, seldom
 from simulations.model.many import run_seeds
 from simulations.model.runs import run_seed
 from simulations.model.scenario import legal_bounds, scenario_of
 
 ROOT = Path(__file__).parents[2]
 SEEDS = range(2000)
-
-# What the runs must have met, or the faults are no faults; in how many of the 2 000 seeds at least.
-REACHED_MIN = {
-    "claim decided under faults": 1000,
-    "started decided under faults": 800,
-    "done decided under faults": 250,
-    "daemon killed, initialiser before it has data": 20,
-    "daemon killed, initialiser before DONE": 100,
-    "machine killed, initialiser before it has data": 20,
-    "machine killed, initialiser before DONE": 100,
-    "machine killed, learner before DONE": 2,
-    "machine killed, server before DONE": 8,
-    "site power cut": 200,
-    "generation 2": 150,
-    "abandoned in slot done: its initialiser did not renew its lease": 20,
-    "abandoned in slot done: its initialiser gave it up": 15,
-    "machine lost before DONE": 20,
-    "k3s waits for the clock": 75,
-}
 
 
 @pytest.mark.timeout(1800)
@@ -48,8 +30,16 @@ def test_no_seed_breaks_a_promise_and_every_seed_forms_a_cluster() -> None:
                 f"python -m simulations.model --seed {result.seed} --trace: {result.failure}"
             )
     assert not failures, "\n".join(failures)
-    missed = {what: reached[what] for what, least in REACHED_MIN.items() if reached[what] < least}
-    assert not missed, f"too seldom, so the runs prove less than they should: {missed}"
+    missed = seldom(reached, len(SEEDS))
+    assert not missed, "the runs prove less than they should:\n" + "\n".join(missed)
+
+
+def test_a_run_that_explored_too_little_is_seen() -> None:
+    plenty = Counter(dict.fromkeys(LEAST, 2000))
+    assert seldom(plenty, 2000) == []
+    for what in LEAST:
+        assert len(seldom(plenty - Counter({what: 2000}), 2000)) == 1
+    assert len(seldom(Counter(), 20_000)) == len(LEAST)
 
 
 def test_a_seed_gives_the_same_effects_in_every_process_and_hash_seed() -> None:
