@@ -169,6 +169,11 @@ class Etcd:
         """Make a learner a voter; etcd refuses while it lags behind."""
         await self.call("cluster/member/promote", {"ID": str(member_id)})
 
+    async def move(self, member_id: int, peer_url: str) -> None:
+        """Give a member another address."""
+        body = {"ID": str(member_id), "peerURLs": [peer_url]}
+        await self.call("cluster/member/update", body)
+
     async def remove(self, member_id: int) -> None:
         """Remove a member for good."""
         await self.call("cluster/member/remove", {"ID": str(member_id)}, 20.0)
@@ -196,9 +201,15 @@ class EtcdProcess:
         cluster: str,
         new: bool,
         arguments: Sequence[str],
+        reset: bool = False,
     ) -> EtcdProcess:
-        """Start etcd; `cluster` is its `initial-cluster`, unused if it has a log on disk."""
+        """Start etcd; `cluster` is its `initial-cluster`, unused if it has a log on disk.
+
+        With `reset` it forgets all other members, and answers on the loopback only.
+        """
         settings = _settings(layout, name, address, cluster, new=new)
+        if reset:
+            settings |= _ALONE
         for argument in arguments:
             key, _, value = argument.partition("=")
             settings[key] = int(value) if value.isdigit() else value
@@ -282,6 +293,14 @@ def _settings(
         "experimental-initial-corrupt-check": True,
         "enable-grpc-gateway": True,  # The flag defaults to true, the file to false.
     }
+
+
+_ALONE: dict[str, Any] = {
+    "force-new-cluster": True,
+    "listen-client-urls": f"https://127.0.0.1:{CLIENT_PORT}",
+    "listen-peer-urls": f"https://127.0.0.1:{PEER_PORT}",
+    "advertise-client-urls": f"https://127.0.0.1:{CLIENT_PORT}",
+}
 
 
 def _encoded(text: str) -> str:

@@ -41,6 +41,11 @@ class Layout:
         return self.etcd / "name"
 
     @property
+    def reset_flag(self) -> Path:
+        """Left by a reset of the membership, until the next start; forbids a second one."""
+        return self.server / "db" / "reset-flag"
+
+    @property
     def passwd(self) -> Path:
         return self.server / "cred" / "passwd"
 

@@ -43,10 +43,10 @@ class Seat:
         return f"{self.member_name}={self.peer_url}"
 
 
-def take_seat(layout: Layout, node_name: str, address: str) -> Seat:
+def take_seat(layout: Layout, node_name: str, address: str, *, anew: bool = False) -> Seat:
     """Return the member name that is on disk, or make one: `<node>-<8 hex>`."""
     file = layout.member_name
-    if not file.is_file():
+    if anew or not file.is_file():
         write(file, f"{node_name}-{secrets.token_hex(4)}")
     member_name = file.read_text(encoding="utf-8").strip()
     return Seat(node_name=node_name, member_name=member_name, address=address)
@@ -168,6 +168,8 @@ class Caretaker:
                     await self._promote(layout, member)
         if self._silent:
             await self._objects.change(NODE, "", self._seat.node_name, self._as_voter)
+            # With the Node's annotations, so that a server without an agent keeps it (seen).
+            layout.reset_flag.unlink(missing_ok=True)
             self._silent = False
 
     async def _promote(self, layout: Layout, member: Member) -> None:

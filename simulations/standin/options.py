@@ -109,6 +109,7 @@ class Options:
     token: str | None
     agent_token: str | None
     cluster_init: bool
+    cluster_reset: bool
     disable_agent: bool
     node_name: str
     node_ips: tuple[str, ...]
@@ -151,6 +152,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Options:
         token=_secret(last("token"), last("token-file")),
         agent_token=_secret(last("agent-token"), last("agent-token-file")),
         cluster_init=last("cluster-init") == "true",
+        cluster_reset=last("cluster-reset") == "true",
         disable_agent=last("disable-agent") == "true",
         node_name=(last("node-name") or platform.node()).lower(),
         node_ips=settings.get("node-ip", ()),

@@ -30,6 +30,7 @@ from simulations.standin.membership import (
     take_seat,
 )
 from simulations.standin.options import VERSION, Options
+from simulations.standin.resetting import refuse_reset, reset_membership
 from simulations.standin.supervisor import Supervisor, Untrusted, refusal
 from simulations.standin.tokens import Passwords, Token
 from simulations.standin.vip import play_kube_vip
@@ -53,6 +54,8 @@ class _Start:
 
 async def run_server(options: Options) -> None:
     """Be a server until something ends it; raises Exit."""
+    if options.cluster_reset:
+        refuse_reset(options)
     _refuse_other_datastores(options)
     facts = node_facts(options, server=True)
     start = await _prepare(options)
@@ -64,6 +67,8 @@ async def run_server(options: Options) -> None:
     )
     pki.write_kubeconfig(layout, port=options.port, mode=options.kubeconfig_mode)
     layout.manifests.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if options.cluster_reset:
+        await reset_membership(options, facts.address)
     seat = take_seat(layout, options.node_name, facts.address)
     local = Etcd(layout, [f"https://127.0.0.1:{CLIENT_PORT}"])
     api = Api(layout=layout, passwords=start.passwords, config=options.critical)
@@ -78,7 +83,8 @@ async def run_server(options: Options) -> None:
 
 def _refuse_other_datastores(options: Options) -> None:
     joins = options.server is not None and options.token is not None
-    if options.datastore or not (options.layout.wal.is_dir() or options.cluster_init or joins):
+    starts = options.layout.wal.is_dir() or options.cluster_init or options.cluster_reset
+    if options.datastore or not (starts or joins):
         raise fatal(
             "stand-in: k3s would start with SQLite or an external datastore here; only embedded"
             " etcd is imitated: give --cluster-init, or --server with --token"
