@@ -1,7 +1,7 @@
 """The local API: HTTP/1.1 and JSON over two Unix sockets, never TCP.
 
-`meshd.sock` is root's; `ro.sock` is for the group `meshd`. Everything here only reads, so both
-serve the same paths; what will change something goes on the first alone.
+`meshd.sock` is root's; `ro.sock` is for the group `meshd`. What only reads is served on
+both; what changes something, on the first alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+import trio
 from hypercorn.config import Config, Sockets
 from hypercorn.trio.run import worker_serve
 from hypercorn.utils import wrap_app
@@ -44,8 +46,28 @@ class Readable(Protocol):
     def stalled_reason(self) -> str | None: ...
 
 
-def build_app(readable: Readable) -> Starlette:
-    """Return the ASGI application."""
+class Operable(Protocol):
+    """What the daemon does for root."""
+
+    async def reset(self, wanted: ResetWanted) -> dict[str, object]: ...
+    def reset_progress(self) -> dict[str, object]: ...
+
+
+class ResetWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What `POST /v1/bootstrap/reset` asks for.
+
+    Args:
+        cluster_id: as the operator typed it; None only shows what would be done.
+        by: who asks, as their machine knows them.
+    """
+
+    confirm_dead: tuple[str, ...]
+    cluster_id: str | None = None
+    by: str = "root"
+
+
+def build_app(readable: Readable, operable: Operable | None = None) -> Starlette:
+    """Return the ASGI application; without `operable` it changes nothing."""
 
     async def status(_: Request) -> Response:
         return Response(readable.status_json(), media_type="application/json")
@@ -85,6 +107,7 @@ def build_app(readable: Readable) -> Starlette:
             Route("/v1/ledger/get", ledger_get),
             Route("/v1/events", events),
             Route("/v1/kubeconfig", kubeconfig),
+            *(_operations(operable) if operable is not None else ()),
             Route("/metrics", metrics),
             Route("/livez", _probe(readable.stalled_reason)),
             Route("/readyz", _probe(readable.unready_reason)),
@@ -112,23 +135,35 @@ def open_sockets(run_dir: Path) -> list[socket.socket]:
     return sockets
 
 
-async def serve_api(readable: Readable, sockets: Sequence[socket.socket]) -> None:
-    """Serve on `sockets` until cancelled; then close them and remove their files."""
+async def serve_api(
+    readable: Readable, operable: Operable, sockets: Sequence[socket.socket]
+) -> None:
+    """Serve on `sockets`, root's first, until cancelled; then close them and remove their files."""
+    apps = [build_app(readable, operable), *(build_app(readable) for _ in sockets[1:])]
+    async with trio.open_nursery() as nursery:
+        for app, sock in zip(apps, sockets, strict=True):
+            nursery.start_soon(_serve, app, sock)
+
+
+async def _serve(served: Starlette, sock: socket.socket) -> None:
     config = Config()
     # With the other libraries' lines, not to stderr by a way of its own.
     config.errorlog = logging.getLogger("hypercorn")
     config.loglevel = "ERROR"
     config.graceful_timeout = 0.2
-    app = wrap_app(build_app(readable), config.wsgi_max_body_size, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are wider.
-    paths = [Path(sock.getsockname()) for sock in sockets]
-    given = Sockets(secure_sockets=[], insecure_sockets=list(sockets), quic_sockets=[])
+    app = wrap_app(served, config.wsgi_max_body_size, "asgi")  # type: ignore[arg-type]  # Starlette's ASGI types are wider.
+    path = Path(sock.getsockname())
+    given = Sockets(secure_sockets=[], insecure_sockets=[sock], quic_sockets=[])
     try:
         # Not `hypercorn.trio.serve`: it takes over descriptors and leaves their sockets open.
         await worker_serve(app, config, sockets=given)
     finally:
-        for sock, path in zip(sockets, paths, strict=True):
-            path.unlink(missing_ok=True)
-            sock.close()
+        _close(sock, path)
+
+
+def _close(sock: socket.socket, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    sock.close()
 
 
 def _listen(path: Path, mode: int) -> socket.socket:
@@ -158,6 +193,24 @@ def _explanation(readable: Readable, topic: Topic) -> Route:
         return Response(body, media_type="application/json")
 
     return Route(f"/v1/explain/{topic}", answer)
+
+
+def _operations(operable: Operable) -> tuple[Route, ...]:
+    async def reset(request: Request) -> Response:
+        if request.method == "GET":
+            return _object("ResetProgress", **operable.reset_progress())
+        try:
+            wanted = msgspec.json.decode(await request.body(), type=ResetWanted)
+        except msgspec.DecodeError as error:
+            return JSONResponse({"error": str(error)}, status_code=400)
+        try:
+            return _object("Reset", **await operable.reset(wanted))
+        except MeshdError as error:
+            refusal = {"code": error.code, "cause": error.cause, "fix": error.fix}
+            refusal["exit_code"] = str(error.exit_code)
+            return JSONResponse({"error": error.what, "refusal": refusal}, status_code=409)
+
+    return (Route("/v1/bootstrap/reset", reset, methods=["GET", "POST"]),)
 
 
 def _object(kind: str, **fields: object) -> Response:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from ledger import Entry, Instant, NodeId
 from meshd.schema import Facts, K3sState, LinkState, PathKind
-from roles import ClusterPlan
+from roles import ClusterPlan, Seat
 
 
 class Channel(StrEnum):
@@ -107,6 +107,9 @@ class K3sObserved:
         lease_until: the deadline that the fuse holds for the ordered cluster; None without a fuse.
         admin: what is to be sealed for administrators; None on a worker, and while there is none.
         lost_database: this server's database is gone, and etcd lists its old member still.
+        epoch: the highest epoch whose database was served here, with no Node of `remove` left.
+        resetting: the epoch that a reset of etcd's membership, under way here, is to begin.
+        superseded: k3s serves a database of before a reset that this node knows of.
         stopped: cluster ids with an order to `stop`, or to be set aside, that is carried out: no
             process of that cluster's k3s is left on this node, nor anything in its containers, and
             neither supervisor nor gate starts one, unless that cluster is formed after all. Never
@@ -129,6 +132,9 @@ class K3sObserved:
     lease_until: Instant | None = None
     stopped: tuple[str, ...] = ()
     lost_database: bool = False
+    epoch: int = 0
+    resetting: int = 0
+    superseded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +154,22 @@ class HealthObserved:
     items: tuple[Health, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MembershipReset:
+    """On this node etcd's membership was reset, durably: the new epoch is to be published.
+
+    Told again until the order is of that epoch. What it says is in `roles.SeatsRecord`.
+    """
+
+    epoch: int
+    cluster_id: str
+    before: bytes
+    seats: tuple[Seat, ...]
+    dead: tuple[NodeId, ...]
+    by: str
+    at_ms: int
+
+
 @dataclass(frozen=True, slots=True)
 class Wakeup:
     """The deadline passed with nothing else to do."""
@@ -163,6 +185,7 @@ Event = (
     | K3sObserved
     | SecretSealed
     | HealthObserved
+    | MembershipReset
     | Wakeup
 )
 
@@ -237,6 +260,26 @@ LEASE_START_MIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """What is to become of a database of before a reset, should there be one on this node.
+
+    It is never started again. One that is being served is left alone, and reported as `superseded`.
+
+    Args:
+        cluster_id: whose.
+        epoch: a database that is marked with a lower one is of before.
+        wholly: this node has no seat any more: k3s' whole folders go, not the database alone.
+        now: a server of this epoch answers, so the old database may be set aside. Until then it
+            stays where it is: it might be the last one.
+    """
+
+    cluster_id: str
+    epoch: int
+    wholly: bool
+    now: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOrder:
     """What k3s on this node shall be, as a whole; a later order replaces an earlier one.
 
@@ -259,7 +302,13 @@ class ClusterOrder:
             never deleted (containers killed, mounts undone). Each id is reported in `stopped` when
             nothing of it runs. This comes before anything else the order asks for.
         remove: Kubernetes node names whose Node, and with it whose member of etcd, this server is
-            to remove: their databases are lost. Not done while such a Node is Ready.
+            to remove: their databases are lost, or their seats were given up by a reset. Not done
+            while such a Node is Ready.
+        epoch: how often the cluster's membership was reset, as this node follows it.
+        retire: set once it was.
+        survivor: the last reset was this node's.
+        rival: who else resets the membership at this moment and goes before this node: a reset here
+            that has touched nothing yet gives way.
     """
 
     seat: Literal["initialiser", "server", "worker", "none"]
@@ -273,6 +322,10 @@ class ClusterOrder:
     remove: tuple[str, ...] = ()
     hold: str | None = None  # Why k3s is not to be started now; one that runs is left alone.
     servers_version: str = ""  # Of k3s on the first server in `join`, as that says it.
+    epoch: int = 0
+    retire: Retire | None = None
+    survivor: bool = False
+    rival: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,10 @@ class K3sRecord(msgspec.Struct, frozen=True, kw_only=True):
     nodes_ready: int | None = None
     vip_holder: str | None = None  # Kubernetes node name.
     lost_database: bool = False  # Its member of etcd is listed, and nothing of it is left here.
+    epoch: int = 0  # The highest of a database that was served here, with dead seats' Nodes gone.
+    seats: str = ""  # Digest, in hex, of the newest reset that this node follows; empty in epoch 0.
+    resetting: int = 0  # The epoch that a reset under way on this node is to begin.
+    superseded: bool = False  # It serves a database of before a reset, and is not stopped for it.
 
 
 class LinkRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from meshd.events import Health
 from meshd.node import Known, Node, NodePhase, seat_in
 from meshd.schema import Facts, K3sRecord, K3sState, LinkRecord, LinkState, PathKind
 from roles import GenesisPhase, RoleWish, read_record
+from roles.resets import read_reset
 
 Role = Literal["control-plane", "worker", "none"]
 
@@ -53,6 +54,7 @@ class GenesisStatus(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str | None
     initialiser: str | None
     votes: int
+    epoch: int  # How often etcd's membership was reset, the newest known here; 0: never.
 
 
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +172,7 @@ def build_status(node: Node, now: Moment, *, uptime_s: float) -> Status:
             cluster_id=plan.cluster_id if plan is not None else None,
             initialiser=node.directory.name(plan.initialiser) if plan is not None else None,
             votes=state.votes,
+            epoch=node.standing.succession.newest,
         ),
         cluster=_cluster(node, present),
         vip=VipStatus(address=node.vip, holder=_vip_holder(node, present)),
@@ -227,6 +230,8 @@ def shown_value(node: Node, key: str, value: bytes) -> object:
     parts = key.split("/")
     if parts[0] == "genesis":
         return _shown_decision(node, value)
+    if parts[:2] == ["cluster", "seats"]:
+        return msgspec.to_builtins(read_reset(value, network_id=node.network_id).record)
     record = _RECORDS.get(parts[2]) if parts[0] == "node" and len(parts) == 3 else None
     if record is not None:
         try:

@@ -66,6 +66,36 @@ class Client:
             if line.startswith(b"data: "):
                 yield json.loads(line.removeprefix(b"data: "))
 
+    def post(self, path: str, wanted: Json) -> Json:
+        """Have the daemon do something, as root; return what it says.
+
+        Raises:
+            DaemonUnreachable: nothing answers.
+            NotPermitted: this user is not root.
+            MeshdError: the daemon refuses, with its own code and exit code.
+        """
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = self._connect(self._timeout_s, SOCKETS[:1])
+        try:
+            body = json.dumps(wanted).encode()
+            connection.request("POST", path, body, {"Connection": "close"})
+            answer = connection.getresponse()
+            content = json.loads(answer.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _unreachable(self.run_dir, str(error)) from None
+        finally:
+            connection.close()
+        if answer.status == http.HTTPStatus.CONFLICT:
+            raise _refused(content)
+        if answer.status != http.HTTPStatus.OK:
+            raise MeshdError(
+                "MESH-7013",
+                f"the daemon answered {answer.status} to {path}",
+                cause=str(content.get("error")),
+                fix="the daemon may be of another version: restart it",
+            )
+        return content  # type: ignore[no-any-return]
+
     def _ask(
         self, path: str, query: dict[str, str | None], *, accept: str, timeout_s: float | None
     ) -> http.client.HTTPResponse:
@@ -80,10 +110,10 @@ class Client:
             connection.close()
             raise _unreachable(self.run_dir, str(error)) from None
 
-    def _connect(self, timeout_s: float | None) -> socket.socket:
+    def _connect(self, timeout_s: float | None, names: tuple[str, ...] = SOCKETS) -> socket.socket:
         """Return a connection to the first socket that this user may use."""
         refused: OSError | None = None
-        for name in SOCKETS:
+        for name in names:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(timeout_s)
             try:
@@ -100,9 +130,17 @@ class Client:
             raise NotPermitted(
                 "MESH-7012",
                 f"this user may not talk to the daemon in {self.run_dir}",
-                fix="run it as root, or join the group meshd",
+                fix="run it as root" + (", or join the group meshd" if len(names) > 1 else ""),
             )
         raise _unreachable(self.run_dir, refused.strerror if refused and refused.strerror else "")
+
+
+def _refused(content: Json) -> MeshdError:
+    """Return the daemon's refusal as the error that it is."""
+    refusal = content["refusal"]
+    kinds = {kind.exit_code: kind for kind in (MeshdError, UsageError, NotPermitted)}
+    kind = kinds.get(int(refusal["exit_code"]), MeshdError)
+    return kind(refusal["code"], content["error"], cause=refusal["cause"], fix=refusal["fix"])
 
 
 def _next_line(answer: http.client.HTTPResponse) -> bytes:

@@ -53,13 +53,14 @@ def k3s_gate(
                 fix="restart meshd, which writes it again; k3s of a formed cluster starts all the "
                 "same",
             )
-        newest = None if permit is None else _newest_generation(run_dir)
+        newest, epoch = (None, None) if permit is None else _newest(run_dir)
         why = refusal(
             permit,
             argv=words,
             environment=os.environ,
             state_dir=state_dir,
             newest_generation=newest,
+            newest_epoch=epoch,
             has_fuse=has_fuse,
         )
     except OSError as error:
@@ -77,17 +78,23 @@ def k3s_gate(
         )
 
 
-def _newest_generation(run_dir: Path) -> int | None:
-    """Return the generation that the daemon knows once it has reached another node, or None."""
+def _newest(run_dir: Path) -> tuple[int, int] | tuple[None, None]:
+    """Return the generation and the epoch that the daemon knows, or None twice.
+
+    Once it holds all that another node held, or after a while: a whole cluster is powered on in any
+    order.
+    """
     deadline = time.monotonic() + ASKING_S
     while True:
         try:
             status: Json = Client(run_dir).get("/v1/status")
         except MeshdError:
-            return None  # A broken meshd keeps no formed k3s from starting.
+            return None, None  # A broken meshd keeps no formed k3s from starting.
         others = [node["path"] for node in status["nodes"] if node["path"] != "self"]
-        if not others or any(others) or time.monotonic() >= deadline:
-            return int(status["genesis"]["generation"])
+        heard = any(others) and status["ledger"]["synchronised_with"]
+        if not others or heard or time.monotonic() >= deadline:
+            genesis = status["genesis"]
+            return int(genesis["generation"]), int(genesis.get("epoch", 0))
         time.sleep(_LOOK_S)
 
 

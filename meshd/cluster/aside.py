@@ -37,14 +37,16 @@ def aside_folder(paths: K3sPaths, cluster_id: str) -> Path:
     return paths.data_dir / "set-aside" / cluster_id
 
 
-def set_aside(paths: K3sPaths, cluster_id: str) -> bool:
+def set_aside(paths: K3sPaths, cluster_id: str, *, to: Path | None = None) -> bool:
     """Move everything of the cluster aside; k3s of it must not run. Return whether there was any.
+
+    To `to`, or where the data of an abandoned cluster lies.
 
     Raises:
         OSError: the disk refuses; the next call goes on.
     """
     found = False
-    aside = aside_folder(paths, cluster_id)
+    aside = to or aside_folder(paths, cluster_id)
     # The server's folder goes last: its mark is what forbids a start.
     for folder in (paths.agent, paths.server):
         mark = read_mark(folder)

@@ -39,6 +39,8 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
     config_dir: str
     data_dir: str
     drop_ins: tuple[str, ...]  # SHA-256 of what meshd wrote; two while it is being replaced.
+    epoch: int = 0  # Of the database with which it may start.
+    reset: bool = False  # It may start only to reset etcd's membership, which begins the next one.
 
     @property
     def paths(self) -> K3sPaths:
@@ -92,6 +94,7 @@ def refusal(
     environment: Mapping[str, str],
     state_dir: Path,
     newest_generation: int | None,
+    newest_epoch: int | None = None,
     has_fuse: bool,
 ) -> str | None:
     """Return why k3s must not be started now, as a sentence with its remedy, or None.
@@ -104,6 +107,7 @@ def refusal(
         has_fuse: whether whoever starts k3s puts a fuse beside it, as meshd's supervisor does.
         newest_generation: the highest generation of the cluster known to the nodes that could be
             asked; None if nobody answered.
+        newest_epoch: likewise of the resets of etcd's membership.
 
     Raises:
         OSError: a file that matters cannot be read.
@@ -115,6 +119,7 @@ def refusal(
         )
     return (
         _of_another_generation(permit, newest_generation)
+        or _of_another_epoch(permit, newest_epoch)
         or _not_as_meshd_starts_it(permit, argv, environment)
         or objection(
             read_disk(permit.paths),
@@ -125,6 +130,7 @@ def refusal(
             node_name=permit.node_name,
             node_ip=permit.node_ip,
             first_start=read_first_start(state_dir, permit.cluster_id),
+            epoch=permit.epoch,
         )
         or _unleased(permit, state_dir, has_fuse=has_fuse)
     )
@@ -139,15 +145,34 @@ def _of_another_generation(permit: Permit, newest: int | None) -> str | None:
     )
 
 
+def _of_another_epoch(permit: Permit, newest: int | None) -> str | None:
+    if newest is None or newest <= permit.epoch or permit.seat == "worker":
+        return None  # A worker has no database.
+    return (
+        f"etcd's membership was reset (epoch {newest}) and this database is of before (epoch "
+        f"{permit.epoch}): it is never started again, see `meshd explain genesis`"
+    )
+
+
 def _not_as_meshd_starts_it(
     permit: Permit, argv: Sequence[str], environment: Mapping[str, str]
 ) -> str | None:
-    paths = permit.paths
     mode = "agent" if permit.seat == "worker" else "server"
     words = list(argv[1:])
+    if permit.reset and words[-1:] == ["--cluster-reset"]:
+        words.pop()  # Of any other start it is refused below: that flag is meshd's own.
+    elif permit.reset:
+        return "etcd's membership is being reset: k3s is started when that is done"
     if words[:1] != [mode]:
         found = words[0] if words else "nothing"
         return f"k3s is to be started as `{found}`, and this node is to run `k3s {mode}`"
+    return _configured_otherwise(permit, words, environment)
+
+
+def _configured_otherwise(
+    permit: Permit, words: list[str], environment: Mapping[str, str]
+) -> str | None:
+    paths = permit.paths
     named = environment.get("K3S_CONFIG_FILE")
     if named is not None and Path(named) != paths.config:
         return f"K3S_CONFIG_FILE names {named}: meshd's settings are read beside {paths.config}"

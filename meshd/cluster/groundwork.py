@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ledger import NodeId
 from meshd.cluster import gate, manifests
 from meshd.cluster.configuration import other_configuration
-from meshd.cluster.kubevip import Interface
+from meshd.cluster.kubevip import Interface, flannel_interface, interface_of
 from meshd.cluster.mark import (
     Disk,
     Mark,
@@ -37,8 +37,11 @@ from meshd.cluster.plan import (
     arguments_of,
     conflict,
     drop_in,
+    is_alone,
     joining_token,
     launch,
+    reset_drop_in,
+    reset_launch,
     to_join,
 )
 from meshd.cluster.secrets import CandidateSecrets, commitment_of
@@ -123,21 +126,9 @@ class Groundwork:
                 self._write_authorities(ours)
         if order.seat != "worker":
             self._keep_manifests(order, mark, interface_of(surroundings.interfaces, node_ip))
-        machine = Machine(
-            node_name=self.node_name,
-            node_ip=node_ip,
-            flannel_interface=flannel_interface(surroundings.interfaces, node_ip),
-            binary=binary,
-            paths=self.paths,
-            token_file=self.state_dir / "cluster" / "token",
-            agent_token_file=self.state_dir / "cluster" / "agent-token",
-            environment=surroundings.environment,
-        )
+        machine = self._machine(node_ip, binary, surroundings)
         self._write_tokens(plan, tokens, machine)
-        make_folder(self.paths.drop_in.parent)
-        files = other_configuration(self.paths)
-        given = {key.removesuffix("+") for _, keys in files for key in keys or ()}
-        content = drop_in(order, self.settings, machine, given=given)
+        content = self._drop_in(order, machine)
         permit = self._permit(order, plan, node_ip, gate.digest(content))
         before = gate.read_permit(self.state_dir)
         if (
@@ -151,6 +142,50 @@ class Groundwork:
         write_whole(self.paths.drop_in, content)
         gate.grant(self.state_dir, permit)
         return launch(order, self.settings, machine, begun=mark.begun)
+
+    def lay_reset(
+        self, order: ClusterOrder, tokens: Tokens, surroundings: Surroundings, *, attempt: int
+    ) -> Launch | Obstacle:
+        """Write what `k3s server --cluster-reset` needs, on top of what was laid before.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        plan = order.plan
+        assert plan is not None
+        disk = read_disk(self.paths)
+        node_ip = self._node_ip(order, disk, surroundings)
+        obstacle = self._obstacle(order, disk, node_ip, surroundings)
+        if obstacle is not None:
+            return obstacle
+        binary = find_binary(self.paths, surroundings.environment)
+        assert binary is not None
+        machine = self._machine(node_ip, binary, surroundings)
+        self._write_tokens(plan, tokens, machine)
+        content = reset_drop_in(self._drop_in(order, machine))
+        gate.revoke(self.state_dir, plan.cluster_id)
+        write_whole(self.paths.drop_in, content)
+        permit = self._permit(order, plan, node_ip, gate.digest(content))
+        gate.grant(self.state_dir, msgspec.structs.replace(permit, reset=True))
+        return reset_launch(order, self.settings, machine, attempt)
+
+    def _machine(self, node_ip: str | None, binary: Path, surroundings: Surroundings) -> Machine:
+        return Machine(
+            node_name=self.node_name,
+            node_ip=node_ip,
+            flannel_interface=flannel_interface(surroundings.interfaces, node_ip),
+            binary=binary,
+            paths=self.paths,
+            token_file=self.state_dir / "cluster" / "token",
+            agent_token_file=self.state_dir / "cluster" / "agent-token",
+            environment=surroundings.environment,
+        )
+
+    def _drop_in(self, order: ClusterOrder, machine: Machine) -> bytes:
+        make_folder(self.paths.drop_in.parent)
+        files = other_configuration(self.paths)
+        given = {key.removesuffix("+") for _, keys in files for key in keys or ()}
+        return drop_in(order, self.settings, machine, given=given)
 
     def tokens(self, order: ClusterOrder) -> Tokens | Obstacle:
         """Return the tokens that the order is carried out with: our own, or those sealed to us."""
@@ -216,12 +251,14 @@ class Groundwork:
             node_name=self.node_name,
             node_ip=node_ip,
             first_start=read_first_start(self.state_dir, order.plan.cluster_id),
+            epoch=order.epoch,
         ) or conflict(arguments_of(order, self.settings), other_configuration(self.paths))
         if against is None and self.settings.external_db is not None:
             against = "an external datastore (p2p.auto.ha.external_db) is not supported yet"
         if against is not None:
             return _failed(against)
-        if order.seat != "initialiser" and not to_join(order, node_ip):
+        can_join = order.seat == "initialiser" or is_alone(order) or to_join(order, node_ip)
+        if not can_join:
             return _waiting("no other server's address is known")
         if order.hold is not None:
             return _waiting(order.hold)
@@ -250,7 +287,7 @@ class Groundwork:
         assert mark != "damaged", "objected to"
         if mark is None:
             held = () if order.formed else tuple(users_manifests(self.paths))
-            mark = msgspec.structs.replace(fresh, held=held)
+            mark = msgspec.structs.replace(fresh, held=held, epoch=order.epoch)
         mark = msgspec.structs.replace(mark, begun=mark.begun or disk.has_etcd)
         write_mark(self.paths.server, mark)
         return mark
@@ -271,6 +308,7 @@ class Groundwork:
             config_dir=str(self.paths.config_dir),
             data_dir=str(self.paths.data_dir),
             drop_ins=(digest,),
+            epoch=order.epoch,
         )
 
     def _write_authorities(self, ours: CandidateSecrets) -> None:
@@ -343,29 +381,6 @@ def users_manifests(paths: K3sPaths) -> list[str]:
         for path in paths.manifests.rglob("*")
         if path.suffix in _MANIFEST_ENDINGS and not path.with_name(f"{path.name}.skip").exists()
     )
-
-
-def interface_of(interfaces: tuple[Interface, ...], address: str | None) -> str | None:
-    """Return the name of the interface that has the address."""
-    for interface in interfaces:
-        if any(held.local == address for held in interface.addr_info):
-            return interface.ifname
-    return None
-
-
-def flannel_interface(interfaces: tuple[Interface, ...], node_ip: str | None) -> str | None:
-    """Return the interface to name to flannel: the one whose first address is the node's.
-
-    Without a name flannel takes the one with the default route; with one it takes its first
-    address, which a left-over VIP can be.
-    """
-    if node_ip is None:
-        return None
-    for interface in interfaces:
-        same_family = [a.local for a in interface.addr_info if (":" in a.local) == (":" in node_ip)]
-        if same_family[:1] == [node_ip]:
-            return interface.ifname
-    return None
 
 
 def _are_of(plan: ClusterPlan, ours: CandidateSecrets) -> bool:

@@ -140,6 +140,7 @@ class OwnProcess:
             "formed": launch.formed,
             "server": launch.server,
             "replaces": replaces,
+            "once": launch.once,
             "gate": [*self._gate, *launch.argv] if self._gate else [],
         } | self._pace
         await self._order(order)

@@ -7,7 +7,6 @@ short while something is under way and long while all is well.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +28,10 @@ from meshd.cluster.mark import Mark, read_disk
 from meshd.cluster.observation import Seen, observed
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch, runs_agent
+from meshd.cluster.reset import Around, Intent, Resetting
+from meshd.cluster.retiring import Retiring
 from meshd.cluster.secrets import CandidateSecrets
+from meshd.cluster.versions import InstalledVersion
 from meshd.cluster.watch import Watch
 from meshd.config.schema import KubeVip, Settings
 from meshd.errors import MeshdError
@@ -44,7 +46,6 @@ SLOW_S = 5.0
 BLOCKED_S = 2.0
 CHANGING_S = 60.0  # How long after a change or an order more changes are expected.
 THOROUGH_EVERY = 3  # While all is well, each third look is at members and Nodes too.
-VERSION_TIMEOUT_S = 10.0
 
 _LOG: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 _NOTHING = ClusterOrder(seat="none", plan=None, formed=False)
@@ -106,6 +107,10 @@ class K3sCluster:
         self._tokens: Tokens | None = None
         self._laid: tuple[ClusterOrder, Launch] | None = None
         self._ending = Ending(state_dir, self._paths, self._hostinit)
+        self._retiring = Retiring(state_dir, self._paths, self._hostinit)
+        self.resetting = Resetting(
+            state_dir, self._paths, self._hostinit, self._groundwork, clock=lambda: clock().at
+        )
         self._course = Course()
         self._watch = Watch(self._paths, node_name)
         vip = settings.kubevip or KubeVip(address="")  # The address is the plan's.
@@ -113,7 +118,7 @@ class K3sCluster:
             node_name=node_name, lease_duration_s=vip.lease_duration_s
         )
         self._vip_cleared = False
-        self._version: tuple[str, str] | None = None
+        self._version = InstalledVersion(lambda: find_binary(self._paths, os.environ))
         self._said = _ABSENT
         self._changed_at = 0.0
         self._looks = 0
@@ -187,7 +192,12 @@ class K3sCluster:
                 order = self._order
                 await self._clear_left_over_address(order)
                 await self._extend(order)
-                ground = await self._ending.end(order) or await self._prepare(order)
+                ground = (
+                    await self._reset(order, events)
+                    or await self._retiring.retire(order, self._clock().at)
+                    or await self._ending.end(order)
+                    or await self._prepare(order)
+                )
                 if isinstance(ground, Obstacle) and self._ending.trouble is not None:
                     ground = self._ending.trouble
                 said = await self._look(order, ground)
@@ -199,6 +209,25 @@ class K3sCluster:
         finally:
             with trio.CancelScope(shield=True):
                 await self._watch.close()
+
+    def begin_reset(self, intent: Intent) -> None:
+        """Reset etcd's membership on this node, from now on and over restarts.
+
+        Raises:
+            OSError: the disk refuses to note that; nothing will be done.
+        """
+        self.resetting.begin(intent)
+        self._ordered.set()
+
+    async def _reset(self, order: ClusterOrder, events: EventSink) -> Obstacle | None:
+        """Go on with a reset under way; return what everything else waits for meanwhile."""
+        if self.resetting.intent is None and self.resetting.damage is None:
+            return None
+        around = Around(order=order, surroundings=await self._surroundings(), events=events)
+        obstacle = await self.resetting.advance(around)
+        if obstacle is not None:
+            self._laid = None  # What lies there is not what k3s is to be started with later.
+        return obstacle
 
     async def _extend(self, order: ClusterOrder) -> None:
         """Pass the lease on before anything that may fail: the fuse must not kill a formed k3s."""
@@ -243,13 +272,16 @@ class K3sCluster:
         return launch
 
     async def _lay(self, order: ClusterOrder, tokens: Tokens) -> Launch | Obstacle:
-        surroundings = Surroundings(
+        surroundings = await self._surroundings()
+        return await trio.to_thread.run_sync(self._groundwork.lay, order, tokens, surroundings)
+
+    async def _surroundings(self) -> Surroundings:
+        return Surroundings(
             node_ip=self._node_ip(),
             interfaces=await kubevip.interfaces(),
             environment=os.environ,
-            version=await self._version_of_k3s(),
+            version=await self._version.read(),
         )
-        return await trio.to_thread.run_sync(self._groundwork.lay, order, tokens, surroundings)
 
     def _astray(self, order: ClusterOrder, held: Held, launch: Launch) -> int | None:
         """Return the process of an agent that waits for a server which is not named any more.
@@ -265,7 +297,13 @@ class K3sCluster:
 
     async def _look(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> K3sObserved:
         if order.seat == "none":
-            return replace(_ABSENT, stopped=self._ending.ended)
+            resetting, superseded = self.resetting.epoch, self._retiring.superseded
+            return replace(
+                _ABSENT,
+                stopped=self._ending.ended,
+                resetting=resetting,
+                superseded=superseded,
+            )
         held = self._hostinit.look()
         lines = self._hostinit.new_lines()
         self._watch.listen(lines, self._clock().at)
@@ -280,7 +318,7 @@ class K3sCluster:
                 node_name=self._node_name,
                 node_ip=self._address(order),
                 order=order,
-                version=await self._version_of_k3s(),
+                version=await self._version.read(),
                 obstacle=ground if isinstance(ground, Obstacle) else None,
                 held=held,
                 complaint=self._watch.complaint(self._clock().at),
@@ -292,9 +330,13 @@ class K3sCluster:
                 stopped=self._ending.ended,
                 loops=self._course.loops(self._clock().at),
                 silence=self._course.silence(self._clock().at),
+                resetting=self.resetting.epoch,
+                superseded=self._retiring.superseded,
             ),
             self._said,
         )
+        self._retiring.note(answers=said.endpoint is not None, now=self._clock().at)
+        self.resetting.look(said)
         if said.state == "ready":
             for name in order.remove:
                 await self._watch.remove_node(name)
@@ -357,16 +399,6 @@ class K3sCluster:
         except OSError as error:
             _LOG.error("vip_not_removed", address=address, why=why, error=str(error))
 
-    async def _version_of_k3s(self) -> str:
-        """Return what the binary says it is, asked once per binary; a stand-in says so here."""
-        binary = find_binary(self._paths, os.environ)
-        if binary is None or not binary.exists():
-            return ""
-        file = f"{binary} {binary.stat().st_mtime_ns}"
-        if self._version is None or self._version[0] != file:
-            self._version = file, await _ask_version(binary)
-        return self._version[1]
-
 
 def _without_lease(order: ClusterOrder) -> ClusterOrder:
     """Return the order as it stays while its lease grows."""
@@ -379,17 +411,3 @@ def _cluster_of(order: ClusterOrder) -> str | None:
 
 def _vip_of(order: ClusterOrder) -> str | None:
     return None if order.plan is None else order.plan.vip
-
-
-async def _ask_version(binary: Path) -> str:
-    with trio.move_on_after(VERSION_TIMEOUT_S):
-        try:
-            done = await trio.run_process(
-                [str(binary), "--version"], capture_stdout=True, capture_stderr=True
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            _LOG.warning("k3s_version_unknown", error=str(error))
-        else:
-            first = done.stdout.decode(errors="replace").partition("\n")[0]
-            return first.removeprefix("k3s version ").strip()
-    return ""

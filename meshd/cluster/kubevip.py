@@ -135,6 +135,29 @@ async def interfaces() -> tuple[Interface, ...]:
     )
 
 
+def interface_of(interfaces: tuple[Interface, ...], address: str | None) -> str | None:
+    """Return the name of the interface that has the address."""
+    for interface in interfaces:
+        if any(held.local == address for held in interface.addr_info):
+            return interface.ifname
+    return None
+
+
+def flannel_interface(interfaces: tuple[Interface, ...], node_ip: str | None) -> str | None:
+    """Return the interface to name to flannel: the one whose first address is the node's.
+
+    Without a name flannel takes the one with the default route; with one it takes its first
+    address, which a left-over VIP can be.
+    """
+    if node_ip is None:
+        return None
+    for interface in interfaces:
+        same_family = [a.local for a in interface.addr_info if (":" in a.local) == (":" in node_ip)]
+        if same_family[:1] == [node_ip]:
+            return interface.ifname
+    return None
+
+
 async def remove_address(address: str) -> bool:
     """Take kube-vip's address (a single one: /32 or /128) from this machine; False: it has none.
 

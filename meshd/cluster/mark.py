@@ -29,7 +29,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """Which cluster a folder of k3s belongs to.
 
     `begun` says that the database was seen: from then on its absence is a loss, not a beginning.
-    `held` are the users' manifests that wait for the cluster to be formed.
+    `held` are the users' manifests that wait for the cluster to be formed. `epoch` counts the
+    resets of etcd's membership that a server's database has been through; an agent's is 0.
     """
 
     cluster_id: str
@@ -38,6 +39,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     node_ip: str | None  # etcd knows a server by its address for life.
     begun: bool = False
     held: tuple[str, ...] = ()
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ def objection(
     node_name: str,
     node_ip: str | None,
     first_start: FirstStart,
+    epoch: int = 0,
 ) -> str | None:
     """Return why k3s must not be started on this disk, as a sentence with its remedy, or None.
 
@@ -127,6 +130,7 @@ def objection(
         cluster_id: of the cluster that k3s is to belong to.
         alone: that cluster has one server, so a lost database could not be joined again.
         first_start: what meshd's own folder tells of that cluster.
+        epoch: of the database that it is to have, should there be one.
     """
     for mark, present in (
         (disk.server_mark, disk.has_server_files),
@@ -140,12 +144,18 @@ def objection(
             "k3s' server folder holds an SQLite database, which k3s would turn into a cluster of "
             "its own: move it away if it is not needed"
         )
+    mark = disk.server_mark
+    if isinstance(mark, Mark) and disk.has_etcd and mark.epoch < epoch:
+        return (
+            f"the database on this disk is of before the reset of epoch {epoch}, and is never "
+            "started again: meshd sets it aside once a server of now answers"
+        )
     if seat == "worker" and disk.has_etcd:
         return (
             "this node is to be a worker, but its disk holds a member's database of the cluster: "
             "move k3s' server folder away once the member was removed"
         )
-    if seat == "initialiser" and (not formed or alone):
+    if (seat == "initialiser" and not formed) or (seat != "worker" and alone):
         return _loss(disk, first_start)
     return None
 
@@ -201,6 +211,38 @@ def _contradiction(
             f"give it {mark.node_ip} back"
         )
     return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """What is known of etcd's database on this disk without opening it.
+
+    Args:
+        written_ms: when it was written last, by this machine's wall clock.
+    """
+
+    cluster_id: str | None
+    epoch: int
+    size_bytes: int
+    written_ms: int
+
+
+def look_at_database(paths: K3sPaths) -> Database | None:
+    """Return what lies on the disk, or None if there is no database.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not paths.etcd_log.is_dir():
+        return None
+    mark = read_mark(paths.server)
+    files = [path for path in (paths.etcd_log.parent).rglob("*") if path.is_file()]
+    return Database(
+        cluster_id=mark.cluster_id if isinstance(mark, Mark) else None,
+        epoch=mark.epoch if isinstance(mark, Mark) else 0,
+        size_bytes=sum(file.stat().st_size for file in files),
+        written_ms=max((file.stat().st_mtime_ns // 1_000_000 for file in files), default=0),
+    )
 
 
 def _first_start_file(state_dir: Path, cluster_id: str) -> Path:

@@ -33,6 +33,8 @@ class Seen:
         stopped: clusters that are down on this node, as ordered.
         loops: whether k3s ended again and again without being ready.
         silence: its last words, if it runs for long and is not ready.
+        resetting: the epoch that a reset under way is to begin.
+        superseded: a database of before a reset is being served.
         has_node: whether this node has a Node object (servers without agent have none).
     """
 
@@ -51,6 +53,8 @@ class Seen:
     stopped: tuple[str, ...] = ()
     loops: bool = False
     silence: str | None = None
+    resetting: int = 0
+    superseded: bool = False
 
 
 def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
@@ -66,6 +70,9 @@ def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
         lease_until=_fuse_until(seen),
         stopped=seen.stopped,
         lost_database=_has_lost_its_database(seen),
+        epoch=before.epoch,
+        resetting=seen.resetting,
+        superseded=seen.superseded,
     )
     server = seen.server
     if server is None:
@@ -79,8 +86,17 @@ def observed(seen: Seen, before: K3sObserved) -> K3sObserved:
         members=_member_names(seen.order, server.members or ()),
         kube_system_uid=server.uid or before.kube_system_uid,
         nodes_ready=ready,
+        epoch=max(before.epoch, _served_epoch(seen, server, state)),
         vip_holder=server.lease.holder if server.lease is not None else None,
     )
+
+
+def _served_epoch(seen: Seen, server: ServerReading, state: K3sState) -> int:
+    """Return the epoch of the database that is served, once no Node of a dead seat is left."""
+    settled = state == "ready" and not seen.superseded
+    nodes = None if server.nodes is None else {name for name, _ in server.nodes}
+    gone = not seen.order.remove or (nodes is not None and not nodes & set(seen.order.remove))
+    return seen.order.epoch if settled and gone else 0
 
 
 def _has_lost_its_database(seen: Seen) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Literal
@@ -58,6 +58,7 @@ class Launch:
         leased: it may run only as long as the forming lease.
         formed: its cluster is: then a broken gate keeps it from nothing.
         server: URL of the server that it is told to join; "" for one that begins.
+        once: it is not started again in this boot after it ended.
     """
 
     incarnation: str
@@ -68,6 +69,7 @@ class Launch:
     leased: bool = False
     formed: bool = False
     server: str = ""
+    once: bool = False
 
     @property
     def cluster(self) -> str:
@@ -181,8 +183,16 @@ def origin(order: ClusterOrder, node_ip: str | None) -> dict[str, object]:
     others = to_join(order, node_ip)
     if others:
         return {"server": url_of(others[0])}
-    assert order.seat == "initialiser", "others are not started without an address to join"
+    assert is_alone(order), "others are not started without an address to join"
     return {"cluster-init": True}
+
+
+def is_alone(order: ClusterOrder) -> bool:
+    """Whether the order's server has nobody to join: the plan, or a reset, left it the only seat.
+
+    Its database is a condition of every start then, once there was one.
+    """
+    return order.seat != "worker" and order.plan is not None and len(order.plan.seats) == 1
 
 
 def to_join(order: ClusterOrder, node_ip: str | None) -> list[str]:
@@ -220,6 +230,27 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
         formed=order.formed,
         server=str(beginning.get("server", "")),
     )
+
+
+def reset_launch(order: ClusterOrder, settings: Settings, machine: Machine, attempt: int) -> Launch:
+    """Return how etcd's membership is reset: once, with all that k3s is told here besides."""
+    usual = launch(order, settings, machine, begun=True)
+    return replace(
+        usual,
+        incarnation=f"{usual.cluster}/reset-{order.epoch + 1}-{attempt}",
+        argv=(*usual.argv, "--cluster-reset"),
+        needs=(machine.paths.etcd_log,),
+        keeps=(),
+        once=True,
+    )
+
+
+def reset_drop_in(content: bytes) -> bytes:
+    """Return a drop-in without where to join, which k3s refuses beside --cluster-reset."""
+    says = yaml.safe_load(content)
+    says = {key: value for key, value in says.items() if key not in ("server", "cluster-init")}
+    text = yaml.safe_dump(says, sort_keys=True)
+    return f"# Written by meshd; changes are overwritten.\n{text}".encode()
 
 
 def _restated(order: ClusterOrder, arguments: K3sArguments) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from meshd.daemon._facts import Source, watch_facts
 from meshd.daemon._given import gather
 from meshd.daemon._lookout import Lookout, refuse_expired_token, slow_disk_item
 from meshd.daemon._mesh import mesh_of
+from meshd.daemon._operator import Operator
 from meshd.daemon._telling import Telling
 from meshd.daemon._view import View
 from meshd.errors import MeshdError
@@ -265,7 +266,8 @@ async def _serve(
             read_given=partial(gather, settings, mesh),
             admin_kubeconfig=cluster.handout.file,
         )
-        nursery.start_soon(serve_api, view, sockets)
+        operator = Operator(driver, cluster, read_moment=read_moment)
+        nursery.start_soon(serve_api, view, operator, sockets)
 
 
 def _new_cluster(opened: Opened, state_dir: Path, run_dir: Path) -> K3sCluster:

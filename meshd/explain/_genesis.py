@@ -11,7 +11,7 @@ from meshd.explain._given import Given
 from meshd.explain._lease import lease_causes
 from meshd.explain._model import Cause, Explanation, Subject
 from meshd.explain._role import SIZE_KEYS
-from meshd.node import Node
+from meshd.node import Node, reset_text
 from roles import GenesisState, SlotState
 
 _MEANINGS = {
@@ -38,6 +38,7 @@ def explain_genesis(node: Node, given: Given, whose: NodeId) -> Explanation:
         causes.append(_decided(node, state, slot) if slot.decided else _open(node, slot, waits))
         waits = waits or (None if slot.decided else slot.slot.upper())
     causes += lease_causes(node, state, given.now)
+    causes += _resets(node)
     if whose != node.me:
         causes.append(_part_of(node, state, whose))
     return Explanation(
@@ -175,6 +176,32 @@ def _content(node: Node, state: GenesisState, slot: SlotState) -> str:
         "done": f"the cluster stands; its kube-system is {state.kube_system_uid or 'unknown'}",
     }
     return contents.get(slot.slot, _meaning(slot))
+
+
+def _resets(node: Node) -> list[Cause]:
+    """Return each reset of etcd's membership since, and those that contradict one another."""
+    succession = node.standing.succession
+    followed = {reset.digest for reset in succession.chain}
+    told = [
+        *((reset, True) for reset in succession.chain),
+        *((reset, False) for reset in succession.rivals if reset.digest not in followed),
+    ]
+    causes = []
+    for reset, is_followed in told:
+        record = reset.record
+        doubt = "" if is_followed else "; this node follows none of those of this epoch"
+        doubt = "; this node follows another one of this epoch" if followed and doubt else doubt
+        text = reset_text(node.directory, record) + doubt
+        held = entries(node, f"cluster/seats/{record.epoch}")
+        causes.append(
+            Cause(
+                subject="RESET",
+                text=text,
+                fulfilled=is_followed,
+                entries=tuple(one for one in held if one.author_id == record.survivor),
+            )
+        )
+    return causes
 
 
 def _meaning(slot: SlotState) -> str:

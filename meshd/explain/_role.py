@@ -53,7 +53,7 @@ def explain_role(node: Node, given: Given, whose: NodeId) -> Explanation:
 
 def _answer(node: Node, known: Known, role: str | None) -> str:
     plan = node.standing.plan
-    if role is not None and plan is not None and plan.initialiser == known.node:
+    if role == "control-plane" and plan is not None and plan.initialiser == known.node:
         return f"{role}, initialiser"
     if role is None and known.facts is None:
         return "role unknown: its facts have not arrived"
@@ -170,6 +170,11 @@ def _plan(node: Node, known: Known, plan: ClusterPlan | None) -> tuple[Cause, ..
     wish = known.facts.role_wish if known.facts is not None else "auto"
     if seat_in(plan, known.node, wish) == "none":
         place = "no seat, and it wishes no k3s"
+    given_up = [
+        reset.record for reset in node.standing.succession.chain if known.node in reset.record.dead
+    ]
+    if given_up:
+        place += f" (its seat was given up by the reset of epoch {given_up[-1].epoch})"
     text = f"generation {plan.generation}: {place}; control plane {members}"
     return (Cause(subject="plan", text=text, fulfilled=True, entries=entries, record=record),)
 

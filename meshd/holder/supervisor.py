@@ -16,7 +16,8 @@ Invariants. Never two k3s: the child writes `running.json` itself, before it bec
 then holds the inherited lock; so whoever gets the lock finds every k3s that a killed supervisor
 left behind, and goes on with it instead of starting another. A k3s that had a database is not
 started without it: the daemon, which could order otherwise, may be dead all the while. A k3s under
-the forming lease is started only while enough of it is left, and never without a fuse.
+the forming lease is started only while enough of it is left, and never without a fuse. What is
+ordered once is not started again in this boot after it ended.
 """
 
 from __future__ import annotations
@@ -201,6 +202,9 @@ class Supervisor:
             self.not_before = 0.0
         if time.monotonic() < self.not_before:
             return False
+        if self.order.get("once") and self.report["exits"]:
+            self.not_before = time.monotonic() + _IDLE_S  # Whoever orders something else wakes us.
+            return False
         unleased = bool(self.order.get("leased")) and self._lease_left_s() < lease.START_MIN_S
         if unleased != self.report["unleased"]:
             self._publish({"unleased": unleased})
@@ -270,7 +274,7 @@ class Supervisor:
         ready = [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
         if self.wake in ready:
             os.read(self.wake, 4096)
-            if self.report["unleased"]:
+            if self.report["unleased"] or self.order.get("once"):
                 self.not_before = 0.0
         return running is not None and running.pidfd in ready
 

@@ -7,7 +7,18 @@ this class. Invariant: whatever an effect reveals was made durable by an earlier
 from meshd.node._directory import Directory, Known
 from meshd.node._node import Node
 from meshd.node._orders import seat_in
+from meshd.node._resets import Proposal, propose_reset, reset_text
 from meshd.node._seals import sealed_key
 from meshd.node._waiting import NodePhase
 
-__all__ = ["Directory", "Known", "Node", "NodePhase", "sealed_key", "seat_in"]
+__all__ = [
+    "Directory",
+    "Known",
+    "Node",
+    "NodePhase",
+    "Proposal",
+    "propose_reset",
+    "reset_text",
+    "sealed_key",
+    "seat_in",
+]

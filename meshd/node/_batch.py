@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ledger import Entry, NodeId
-from meshd.events import Effect, Persist
+import ledger
+from ledger import Entry, Moment, NodeId, Replica
+from meshd.events import Connected, Disconnected, Effect, Event, Persist
 
 
 def durable_first(effects: Iterable[Effect]) -> list[Effect]:
@@ -30,3 +31,15 @@ def durable_first(effects: Iterable[Effect]) -> list[Effect]:
         return rest
     persist = Persist(entries=tuple(entries.values()), votes=tuple(votes.items()))
     return [persist, *rest]
+
+
+def link_effects(replica: Replica, event: Event, now: Moment) -> list[ledger.Effect]:
+    """Tell the replica of a neighbour that came or went."""
+    match event:
+        case Connected(peer):
+            return replica.connected(peer, now)
+        case Disconnected(peer):
+            replica.disconnected(peer)
+            return []
+        case _:
+            return []

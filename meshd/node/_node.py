@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import assert_never
 
@@ -26,6 +27,7 @@ from meshd.events import (
     HealthObserved,
     K3sObserved,
     LinkObserved,
+    MembershipReset,
     Persist,
     Received,
     Reject,
@@ -34,12 +36,13 @@ from meshd.events import (
     Wakeup,
 )
 from meshd.node._authority import authority_of
-from meshd.node._batch import durable_first
+from meshd.node._batch import durable_first, link_effects
 from meshd.node._chronicle import AddressLog, genesis_notes, k3s_notes
 from meshd.node._clocks import RECHECK_S, Clocks, judge_clocks
 from meshd.node._health import changed_settings, health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
 from meshd.node._registers import OwnRegisters, k3s_record, reading_of
+from meshd.node._resets import reset_entry, reset_health, stand
 from meshd.node._seals import Seals, sealed_key
 from meshd.node._view import View
 from meshd.node._waiting import NodePhase, phase_of, waiting_for
@@ -100,7 +103,10 @@ class Node:
             signer,
             network=network_id,
             authority=authority_of(
-                network_id=network_id, bounds=bounds, plans=lambda: self.genesis.plans
+                network_id=network_id,
+                bounds=bounds,
+                plans=lambda: self.genesis.plans,
+                resets=lambda: self._view.resets,
             ),
             rng=rng,
             now=now,
@@ -109,6 +115,8 @@ class Node:
         self.standing = Standing()
         self._state: GenesisState | None = None
         self._plans: tuple[ClusterPlan, ...] = ()
+        self._resets = 0  # How many records of resets were known at the last look.
+        self._signer = signer
         self._people: tuple[tuple[Candidate, ...], frozenset[NodeId]] = (), frozenset()
         self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
         self._broken: Counter[NodeId] = Counter()  # Genesis frames at fault, by peer.
@@ -139,7 +147,7 @@ class Node:
         return waiting_for(
             self.directory,
             wish=self.facts.role_wish,
-            genesis=self.genesis.state,
+            genesis=replace(self.genesis.state, plan=self.standing.plan),
             order=self.order,
             observed=self.observed,
             sealed=self._sealed,
@@ -174,7 +182,9 @@ class Node:
             vip=self.vip,
             servers=[seat.node for seat in plan.seats] if plan and self.standing.formed else (),
         )
-        changed = changed_settings(plan if self.standing.formed else None, self.me, self.facts)
+        formed_with = self.genesis.state.plan if self.standing.formed else None
+        changed = changed_settings(formed_with, self.me, self.facts)
+        changed += reset_health(self.directory, self.standing)
         items = (*self.shell_health, *found, *changed, *self._clocks.health)
         return tuple(sorted(items, key=lambda one: one.severity != "error"))
 
@@ -215,7 +225,7 @@ class Node:
             case Connected() | Disconnected() | LinkObserved() | ClockObserved():
                 self._unsettled = True
                 self._out += self._view.link_changed(event)
-                self._from_ledger(self._link_effects(event, now), now)
+                self._from_ledger(link_effects(self.replica, event, now), now)
             case FactsObserved(facts):
                 assert facts.bounds == self.bounds
                 self.facts = facts
@@ -230,6 +240,8 @@ class Node:
                 self._take_seal(event, now)
             case HealthObserved(items):
                 self.shell_health = items
+            case MembershipReset():
+                self._write(*reset_entry(self._signer, self.network_id, event), now)
             case Wakeup():
                 pass
             case _:
@@ -251,16 +263,6 @@ class Node:
                 self._from_genesis(self.genesis.receive(event.peer, event.frame, now.at), now)
             case _:
                 assert_never(event.channel)
-
-    def _link_effects(self, event: Event, now: Moment) -> list[ledger.Effect]:
-        match event:
-            case Connected(peer):
-                return self.replica.connected(peer, now)
-            case Disconnected(peer):
-                self.replica.disconnected(peer)
-                return []
-            case _:
-                return []
 
     def _settle(self, now: Moment) -> None:
         """Do what is due and what follows from the event; then say when the next thing is due."""
@@ -298,22 +300,19 @@ class Node:
 
     def _follow_genesis(self, now: Moment) -> None:
         """Take note of what was decided, and let the ledger use it."""
-        state = self.genesis.state
-        if state is self._state or state == self._state:
+        state, resets = self.genesis.state, len(self._view.resets)
+        same = state is self._state or state == self._state
+        if same and resets == self._resets:
             return
         before, self._state = self._state, state
         self._unsettled = True
         self.directory.name_seats(state.plan)
-        self._out += genesis_notes(
-            self.directory,
-            before,
-            state,
-            wish=self.facts.role_wish,
-            candidates=self.candidates(),
-        )
-        self.standing = Standing.of(state)
-        if self.genesis.plans != self._plans:
-            self._plans = self.genesis.plans
+        wish, candidates = self.facts.role_wish, self.candidates()
+        self._out += genesis_notes(self.directory, before, state, wish=wish, candidates=candidates)
+        self.standing, notes = stand(self.directory, self.standing, state, self._view.resets)
+        self._out += notes
+        if (self.genesis.plans, resets) != (self._plans, self._resets):
+            self._plans, self._resets = self.genesis.plans, resets
             self._from_ledger(self.replica.reconsider(now), now)
 
     def _reorder(self) -> None:

@@ -8,14 +8,15 @@ has a deadline.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ledger import Instant, NodeId
-from meshd.events import ClusterOrder
+from meshd.events import ClusterOrder, Retire
 from meshd.node._directory import Directory, Known
-from meshd.node._removal import members_to_remove
+from meshd.node._removal import given_up_nodes, members_to_remove
 from roles import ClusterPlan, GenesisState, RoleWish
+from roles.resets import Succession
 
 SeatKind = Literal["initialiser", "server", "worker", "none"]
 
@@ -35,16 +36,26 @@ class Standing:
     lease_until: Instant | None = None  # Of k3s on this node; None: no limit.
     stop: bool = False  # K3s of the plan is to be down here, for good.
     abandoned: tuple[str, ...] = ()  # Clusters of generations that are over.
+    succession: Succession = field(
+        default_factory=Succession
+    )  # Resets since the cluster formed; `plan` has its seats.
+
+    @property
+    def epoch(self) -> int:
+        """How often the cluster's membership was reset, as this node follows it."""
+        return self.succession.epoch
 
     @classmethod
-    def of(cls, state: GenesisState) -> Standing:
-        """Return what `state` says is decided.
+    def of(cls, state: GenesisState, succession: Succession | None = None) -> Standing:
+        """Return what `state` says is decided, and what operators decided since.
 
         From its slots: a phase that says why this node stopped voting takes back no decision.
         """
+        since = succession or Succession()
         return cls(
             generation=state.generation,
-            plan=state.plan,
+            plan=since.plan or state.plan,
+            succession=since,
             started=state.started,
             may_initialise=state.may_initialise,
             formed=state.formed,
@@ -62,10 +73,8 @@ def seat_in(plan: ClusterPlan | None, node: NodeId, wish: RoleWish) -> SeatKind:
     """Return what `node` is under `plan`: its seat, else a worker, or nothing if it wishes so."""
     if plan is None:
         return "none"
-    if plan.initialiser == node:
-        return "initialiser"
     if plan.seat_of(node) is not None:
-        return "server"
+        return "initialiser" if plan.initialiser == node else "server"
     return "none" if wish == "none" else "worker"
 
 
@@ -87,15 +96,52 @@ def order_for(
         hold: why k3s must not be started now, whatever was decided.
     """
     order = _order_under_plan(directory, wish=wish, standing=standing, sealed=sealed)
+    if standing.epoch > 0:
+        order = replace(
+            order,
+            epoch=standing.epoch,
+            retire=_retire(directory, standing, wish),
+            survivor=standing.succession.survivor == directory.me,
+        )
     if order.seat == "none" or order.plan is None:
         return replace(order, abandoned=standing.abandoned) if standing.abandoned else order
     serves = order.formed and order.seat != "worker"
+    lost = members_to_remove(directory, order.plan) if serves else ()
     return replace(
         order,
         abandoned=standing.abandoned,
         hold=hold,
         servers_version=_version_at(directory, order),
-        remove=members_to_remove(directory, order.plan) if serves else (),
+        remove=(*lost, *given_up_nodes(directory, standing.succession)),
+        rival=_rival(directory, standing) if serves else None,
+    )
+
+
+def _rival(directory: Directory, standing: Standing) -> str | None:
+    """Return the name of a node with a lower id on which a reset is under way, or None."""
+    for known in directory:
+        if known.node >= directory.me:
+            break  # They are sorted.
+        under_way = known.k3s is not None and known.k3s.resetting > standing.epoch
+        if under_way and known.node in directory.present():
+            return known.name
+    return None
+
+
+def _retire(directory: Directory, standing: Standing, wish: RoleWish) -> Retire | None:
+    plan = standing.plan
+    if plan is None or standing.epoch == 0:
+        return None
+    serving = any(
+        _serves(directory[seat.node], plan, standing.epoch) and seat.node != directory.me
+        for seat in plan.seats
+        if directory[seat.node].link not in ("failed", "left")
+    )
+    return Retire(
+        cluster_id=plan.cluster_id,
+        epoch=standing.epoch,
+        wholly=seat_in(plan, directory.me, wish) not in ("initialiser", "server"),
+        now=serving,
     )
 
 
@@ -127,7 +173,9 @@ def _order_under_plan(
         return order if standing.formed else replace(order, join=())
     needed = SERVER_SECRETS if seat == "server" else WORKER_SECRETS
     provided = tuple((name, sealed[name]) for name in needed if name in sealed)
-    if not join or len(provided) < len(needed) or (seat == "worker" and not standing.formed):
+    alone = seat == "server" and len(plan.seats) == 1  # After a reset; nobody is there to join.
+    early = seat == "worker" and not standing.formed
+    if early or not (join or alone) or len(provided) < len(needed):
         return NOTHING
     return replace(order, sealed=provided)
 
@@ -154,7 +202,7 @@ def servers_to_join(directory: Directory, standing: Standing) -> tuple[str, ...]
     here = facts.node_ip if facts is not None else None  # A seat of this machine's lost identity.
     others = [s for s in plan.seats if s.node != directory.me and s.node_ip != here]
     others.sort(key=lambda seat: seat.node != plan.initialiser)  # Stable: then in plan order.
-    serving = [seat for seat in others if _serves(directory[seat.node], plan)]
+    serving = [s for s in others if _serves(directory[s.node], plan, standing.epoch)]
     alive = [seat for seat in serving if directory[seat.node].link not in ("failed", "left")]
     chosen = alive or serving
     if not chosen and (standing.formed or _was_sent(directory, plan)):
@@ -168,8 +216,11 @@ def _was_sent(directory: Directory, plan: ClusterPlan) -> bool:
     return record is not None and record.cluster_id == plan.cluster_id
 
 
-def _serves(known: Known, plan: ClusterPlan) -> bool:
+def _serves(known: Known, plan: ClusterPlan, epoch: int) -> bool:
     record = known.k3s
     return (
-        record is not None and record.endpoint is not None and record.cluster_id == plan.cluster_id
+        record is not None
+        and record.endpoint is not None
+        and record.cluster_id == plan.cluster_id
+        and record.epoch >= epoch
     )

@@ -156,6 +156,10 @@ def k3s_record(
         nodes_ready=seen.nodes_ready,
         vip_holder=seen.vip_holder,
         lost_database=seen.lost_database,
+        epoch=max(seen.epoch, held.epoch if held is not None else 0),
+        seats=standing.succession.head.hex(),
+        resetting=seen.resetting,
+        superseded=seen.superseded,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ledger import NodeId
 from meshd.node._directory import Directory, Known
 from roles import ClusterPlan
+from roles.resets import Succession
 
 
 def members_to_remove(directory: Directory, plan: ClusterPlan) -> tuple[str, ...]:
@@ -27,6 +28,22 @@ def members_to_remove(directory: Directory, plan: ClusterPlan) -> tuple[str, ...
         return ()
     names = {seat.node: seat.node_name for seat in plan.seats}
     return tuple(names[known.node] for known in lost)
+
+
+def given_up_nodes(directory: Directory, succession: Succession) -> tuple[str, ...]:
+    """Return the Kubernetes node names of seats that a reset gave up, for its survivor to remove.
+
+    Only until this node has said that they are gone: a machine that comes back as a worker gets a
+    Node of the same name, which must not be taken for the old one.
+    """
+    record = directory[directory.me].k3s
+    if not succession.chain or (record is not None and record.epoch >= succession.epoch):
+        return ()
+    last = succession.chain[-1].record
+    if last.survivor != directory.me:
+        return ()
+    seats = succession.before_last
+    return tuple(seat.node_name for seat in seats if seat.node in last.dead)
 
 
 def _lost(known: Known, plan: ClusterPlan) -> bool:

@@ -57,7 +57,8 @@ def sound_k3s(record: K3sRecord) -> K3sRecord:
     if len(record.voters) > NAMES_MAX:
         raise Unsound("too many voters")
     shown = (record.waiting_for, record.endpoint, record.kube_system_uid, record.vip_holder)
-    _check_text(record.version, *(one for one in shown if one is not None), *record.voters)
+    words = (record.version, record.seats, *record.voters)
+    _check_text(*words, *(one for one in shown if one is not None))
     return record
 
 

@@ -19,6 +19,7 @@ from meshd.node._directory import Directory
 from meshd.node._seals import secret_in
 from meshd.node._soundness import Unsound, sound_facts, sound_k3s
 from meshd.schema import ADMIN_DIGEST_BYTES, ADMIN_KUBECONFIG, Facts, K3sRecord, LinkRecord
+from roles.resets import BadReset, Reset, read_reset
 
 _FACTS = msgspec.msgpack.Decoder(Facts)
 _K3S = msgspec.msgpack.Decoder(K3sRecord)
@@ -37,6 +38,7 @@ class View:
         self.people_changed = True  # Whether candidates, or who is present, may have changed.
         # To this node, by generation: secret, by author.
         self._sealed: dict[int, dict[str, dict[NodeId, bytes]]] = {}
+        self.resets: dict[bytes, Reset] = {}  # By digest.
 
     def link_changed(
         self, event: Connected | Disconnected | LinkObserved | ClockObserved
@@ -80,7 +82,7 @@ class View:
             return []
         try:
             return self._read(entry, entry.value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Unsound):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Unsound, BadReset):
             self.malformed[entry.author] += 1
             return []
 
@@ -103,6 +105,9 @@ class View:
                 if recipient == self.me:
                     to_me = self._sealed.setdefault(generation, {})
                     to_me.setdefault(name, {})[entry.author] = value
+            case ["cluster", "seats", _]:
+                reset = read_reset(value, network_id=entry.network)
+                self.resets[reset.digest] = reset
             case _:
                 pass
         return []

@@ -27,6 +27,7 @@ from meshd.events import (
     HealthObserved,
     K3sObserved,
     LinkObserved,
+    MembershipReset,
     Persist,
     Received,
     SecretSealed,
@@ -72,7 +73,7 @@ class Kairos:
                 LinkObserved() | ClockObserved() | FactsObserved() | K3sObserved() | SecretSealed()
             ):
                 pass
-            case ClockObserved() | HealthObserved() | Wakeup():
+            case ClockObserved() | HealthObserved() | MembershipReset() | Wakeup():
                 pass
             case _:
                 assert_never(event)

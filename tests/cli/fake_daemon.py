@@ -37,6 +37,7 @@ FORMED: Json = {
         "cluster_id": "00112233445566778899aabbccddeeff",
         "initialiser": "n1",
         "votes": 3,
+        "epoch": 0,
     },
     "cluster": {
         "endpoint": "https://10.0.0.50:6443",
@@ -109,6 +110,7 @@ WAITING: Json = {
         "cluster_id": None,
         "initialiser": None,
         "votes": 0,
+        "epoch": 0,
     },
     "cluster": {
         "endpoint": None,
@@ -213,6 +215,20 @@ EXPLANATION: Json = {
 }
 
 
+RESET: Json = {
+    "kind": "Reset",
+    "cluster_id": "c1" * 16,
+    "epoch": 1,
+    "node": "n3",
+    "dead": ["n1", "n2"],
+    "rejoin": [],
+    "alive": ["cell-1"],
+    "database_bytes": 3_250_586,
+    "database_written_s_ago": 125,
+    "begun": False,
+}
+
+
 class FakeDaemon:
     """Answers from `status`, which may be a value or what computes the next one."""
 
@@ -221,12 +237,16 @@ class FakeDaemon:
         self.requests: list[str] = []
         self.broken: int | None = None
         self.sources: Json = {"file": None, "sealed": []}
+        self.posted: list[Json] = []
+        self.refuses: Json | None = None  # What a POST is answered with, in place of its object.
+        self.progress: list[Json] = []  # Of a reset, one for each look; the last one stays.
 
     def answer(self, path: str) -> object:
         """Return the body for a path with its query."""
         self.requests.append(path)
-        if path == "/v1/status":
-            return self.status() if callable(self.status) else self.status
+        if path in ("/v1/status", "/v1/bootstrap/reset"):
+            found = self.status if path.endswith("status") else self._look_at_reset
+            return found() if callable(found) else found
         if path.startswith("/v1/kubeconfig"):
             return {"api_version": "meshd/v1", "kind": "KubeconfigSources"} | self.sources
         if path.startswith("/v1/events"):
@@ -241,6 +261,9 @@ class FakeDaemon:
                 entry for entry in ENTRIES if path.endswith(entry["key"].replace("/", "%2F"))
             ]
         return {"api_version": "meshd/v1", "kind": "LedgerEntries", "entries": entries}
+
+    def _look_at_reset(self) -> Json:
+        return self.progress.pop(0) if len(self.progress) > 1 else self.progress[0]
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -264,8 +287,17 @@ def running(run_dir: Path, name: str = "meshd.sock") -> Iterator[FakeDaemon]:
         request.end_headers()
         request.wfile.write(body)
 
+    def do(request: BaseHTTPRequestHandler) -> None:
+        text = request.rfile.read(int(request.headers["Content-Length"]))
+        daemon.posted.append(json.loads(text))
+        body = json.dumps(daemon.refuses or RESET).encode()
+        request.send_response(409 if daemon.refuses else 200)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
     # The base class finds what to call by these names, and logs to stderr otherwise.
-    names = {"do_GET": answer, "log_message": lambda *_: None}
+    names = {"do_GET": answer, "do_POST": do, "log_message": lambda *_: None}
     handler = type("Answer", (BaseHTTPRequestHandler,), names)
     with _Server(os.fspath(run_dir / name), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

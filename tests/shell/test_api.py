@@ -12,8 +12,8 @@ import httpx
 import pytest
 import trio
 
-from meshd.api import open_sockets, serve_api
-from meshd.errors import MeshdError
+from meshd.api import ResetWanted, open_sockets, serve_api
+from meshd.errors import MeshdError, UsageError
 from meshd.explain import NoSuchNode
 
 
@@ -61,15 +61,38 @@ def node() -> Node:
     return Node()
 
 
+class Operable:
+    """Takes down what it is asked for; refuses a cluster id that is not `c1`."""
+
+    def __init__(self) -> None:
+        self.asked: list[ResetWanted] = []
+
+    async def reset(self, wanted: ResetWanted) -> dict[str, object]:
+        self.asked.append(wanted)
+        if wanted.cluster_id not in (None, "c1"):
+            raise UsageError("MESH-4024", "another id", fix="type c1")
+        return {"begun": wanted.cluster_id is not None}
+
+    def reset_progress(self) -> dict[str, object]:
+        return {"stage": "asked"}
+
+
 @pytest.fixture
-async def client(tmp_path: Path, node: Node) -> AsyncIterator[httpx.AsyncClient]:
+def operable() -> Operable:
+    return Operable()
+
+
+@pytest.fixture
+async def client(
+    tmp_path: Path, node: Node, operable: Operable
+) -> AsyncIterator[httpx.AsyncClient]:
     sockets = open_sockets(tmp_path / "run")
     transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "run" / "ro.sock"))
     async with (
         trio.open_nursery() as nursery,
         httpx.AsyncClient(transport=transport, base_url="http://meshd") as http,
     ):
-        nursery.start_soon(serve_api, node, sockets)
+        nursery.start_soon(serve_api, node, operable, sockets)
         yield http
         nursery.cancel_scope.cancel()
     assert not list((tmp_path / "run").iterdir()), "a stopped daemon leaves no socket behind"
@@ -158,3 +181,28 @@ async def test_explanations_are_asked_for_by_topic_and_node(client: httpx.AsyncC
     assert unknown.status_code == 404
     assert unknown.json() == {"error": "'nobody' names no node; known are: n1"}
     assert (await client.get("/v1/explain/weather")).status_code == 404
+
+
+async def test_a_reset_goes_through_roots_socket_alone(
+    client: httpx.AsyncClient, tmp_path: Path, operable: Operable
+) -> None:
+    wanted = {"confirm_dead": ["n1"], "by": "anna"}
+    for method in ("GET", "POST"):
+        answer = await client.request(method, "/v1/bootstrap/reset", json=wanted)
+        assert answer.status_code == 404
+    transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "run" / "meshd.sock"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://meshd") as root:
+        assert (await root.get("/v1/bootstrap/reset")).json()["stage"] == "asked"
+        shown = await root.post("/v1/bootstrap/reset", json=wanted)
+        assert (shown.status_code, shown.json()["begun"]) == (200, False)
+        wrong = await root.post("/v1/bootstrap/reset", json=wanted | {"cluster_id": "d2"})
+        assert wrong.status_code == 409
+        assert wrong.json() == {
+            "error": "another id",
+            "refusal": {"code": "MESH-4024", "cause": None, "fix": "type c1", "exit_code": "2"},
+        }
+        broken = await root.post("/v1/bootstrap/reset", json={"confirm_dead": 3})
+        assert broken.status_code == 400
+        assert (await root.get("/v1/status")).status_code == 200
+    asked = [(one.confirm_dead, one.cluster_id, one.by) for one in operable.asked]
+    assert asked == [(("n1",), None, "anna"), (("n1",), "d2", "anna")]

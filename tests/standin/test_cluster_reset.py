@@ -43,7 +43,9 @@ class Pair:
 
 
 @pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.k3s)])
-def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
     needs_namespaces()
     command: tuple[str, ...] = STANDIN
     if request.param == "real":

@@ -1,0 +1,375 @@
+"""A reset of etcd's membership on this node, step by step, each of them durable before the next.
+
+    asked     k3s is stopped and kept down          stopped   the database is copied aside
+    copied    k3s is told to reset, once            running   k3s server --cluster-reset
+    reset     the new epoch is on the mark; its record is published, and k3s starts as ever
+    undoing   the reset failed: the copy takes the place of what is left
+
+Invariants: the intent is on disk before anything is touched, and whoever starts afterwards goes on
+with it; the copy is complete before k3s changes the database; from `asked` until the end nothing
+but this starts k3s; what is not known to have succeeded is done again, or undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import structlog
+import trio
+
+from meshd.cluster import gate, kubevip
+from meshd.cluster.aside import aside_folder
+from meshd.cluster.ending import refused
+from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens
+from meshd.cluster.hostinit import Held, HostInit
+from meshd.cluster.mark import (
+    Database,
+    Mark,
+    look_at_database,
+    read_mark,
+    write_first_start,
+    write_mark,
+)
+from meshd.cluster.paths import K3sPaths
+from meshd.cluster.plan import Launch
+from meshd.events import ClusterOrder, K3sObserved, MembershipReset
+from meshd.ports import EventSink
+from meshd.whole_file import make_folder, sync_folder, write_whole
+from roles import Seat
+
+ATTEMPTS_MAX = 3
+ROOM_MIN_BYTES = 64 << 20  # Beside the copy; k3s writes a little before it compacts.
+TOLD_AGAIN_S = 2.0
+SUCCESS = "Managed etcd cluster membership has been reset"
+"""What k3s says at the end (v1.34.1). The flag that it leaves on disk comes before the work."""
+
+Stage = Literal["asked", "stopped", "copied", "running", "reset", "undoing"]
+
+_LOG: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class Intent(msgspec.Struct, frozen=True, kw_only=True):
+    """`cluster/reset.json`: what was asked for, and how far it is. `outcome` is set at the end."""
+
+    cluster_id: str
+    epoch: int
+    before: bytes
+    seats: tuple[Seat, ...]
+    dead: tuple[Seat, ...]
+    by: str
+    at_ms: int
+    stage: Stage = "asked"
+    attempt: int = 0
+    why: str = ""
+    outcome: Literal["", "done", "gave way", "failed"] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What a step may need: the newest order, the machine now, and where to say what was done."""
+
+    order: ClusterOrder
+    surroundings: Surroundings
+    events: EventSink
+
+
+class Resetting:
+    """At most one reset at a time."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        paths: K3sPaths,
+        hostinit: HostInit,
+        groundwork: Groundwork,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._state_dir = state_dir
+        self._paths = paths
+        self._hostinit = hostinit
+        self._groundwork = groundwork
+        self._clock = clock
+        self._laid: Launch | None = None
+        self._told_at = float("-inf")
+        self.damage: str | None = None
+        self.intent = self._load()
+        self.last = self._load_last()
+        self.sentence = ""  # What it waits for.
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that a reset under way is to begin; 0 if none is."""
+        return self.intent.epoch if self.intent is not None else 0
+
+    def database(self) -> Database | None:
+        """Return what is known of etcd's database on this disk; raises OSError."""
+        return look_at_database(self._paths)
+
+    def begin(self, intent: Intent) -> None:
+        """Write the intent down; from now on it is carried out.
+
+        Raises:
+            OSError: the disk refuses; nothing will be done.
+        """
+        assert self.intent is None
+        self._save(intent)
+
+    async def advance(self, around: Around) -> Obstacle | None:
+        """Go on with a reset as far as can be; return what everything else waits for, or None."""
+        if self.damage is not None:
+            return Obstacle(state="failed", sentence=self.damage)
+        obstacle: Obstacle | None = None
+        try:
+            while (intent := self.intent) is not None:
+                obstacle = await self._step(intent, around)
+                if self.intent is intent:
+                    break
+        except OSError as error:
+            obstacle = refused(error)
+        self.sentence = obstacle.sentence if obstacle is not None else ""
+        return obstacle if self.intent is not None else None
+
+    def look(self, said: K3sObserved) -> None:
+        """Take note of what k3s says: the reset is over once it serves the new epoch."""
+        intent = self.intent
+        done = intent is not None and intent.stage == "reset" and said.epoch >= intent.epoch
+        if intent is not None and done and said.state == "ready":
+            try:
+                self._finish(intent, "done")
+            except OSError as error:  # The next look tries again.
+                _LOG.error("reset_end_not_noted", why=refused(error).sentence)
+
+    async def _step(self, intent: Intent, around: Around) -> Obstacle | None:
+        order = around.order
+        if order.plan is None or order.plan.cluster_id != intent.cluster_id:
+            return _waiting("what is decided to be read from the disk")
+        untouched = intent.stage in ("asked", "stopped", "copied")
+        first = order.rival or ("another node" if order.epoch >= intent.epoch else None)
+        if untouched and first is not None:
+            self._finish(
+                intent, "gave way", f"{first} resets the membership: nothing was done here"
+            )
+            return None
+        steps = {
+            "asked": self._stop,
+            "stopped": self._copy,
+            "copied": self._prepare_attempt,
+            "running": self._run,
+            "reset": self._publish,
+            "undoing": self._undo,
+        }
+        return await steps[intent.stage](intent, around)
+
+    async def _stop(self, intent: Intent, around: Around) -> Obstacle | None:
+        waiting = await self._down(intent)
+        if waiting is not None:
+            return waiting
+        plan = around.order.plan
+        address = plan.vip if plan is not None else None
+        if address is not None:
+            kubevip.stop_kube_vip()
+            if kubevip.is_here(address):
+                await kubevip.remove_address(address)
+        self._save(msgspec.structs.replace(intent, stage="stopped"))
+        return None
+
+    async def _down(self, intent: Intent) -> Obstacle | None:
+        """Have k3s down, and nobody but this start it."""
+        await trio.to_thread.run_sync(gate.revoke, self._state_dir, intent.cluster_id)
+        await self._hostinit.stop(intent.cluster_id)
+        held = self._hostinit.look()
+        if held.pid is not None or (held.cluster == intent.cluster_id and not held.down):
+            return _waiting("k3s to be down, before etcd's membership is reset")
+        return None
+
+    async def _copy(self, intent: Intent, _: Around) -> Obstacle | None:
+        missing = await trio.to_thread.run_sync(self._copy_aside, intent)
+        if missing is not None:
+            self._finish(intent, "failed", missing)
+        else:
+            self._save(msgspec.structs.replace(intent, stage="copied"))
+        return None
+
+    def _copy_aside(self, intent: Intent) -> str | None:
+        """Copy the database, durably; return why that cannot be, as a sentence."""
+        copy = self._copy_of(intent)
+        if copy.exists():
+            return None  # It is renamed only once it is whole.
+        make_folder(copy.parent, mode=0o700)
+        size = size_of_tree(self._database)
+        free = shutil.disk_usage(copy.parent).free
+        if free < size + ROOM_MIN_BYTES:
+            needed = (size + ROOM_MIN_BYTES) >> 20
+            return (
+                f"a copy of the database needs {needed} MiB at {copy.parent}, and {free >> 20} MiB "
+                "are free: nothing was done"
+            )
+        part = copy.with_name("etcd.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(self._database, part)
+        for path in (*part.rglob("*"), part):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        part.rename(copy)
+        sync_folder(copy.parent)
+        return None
+
+    async def _prepare_attempt(self, intent: Intent, _: Around) -> Obstacle | None:
+        # What an attempt that was cut short left: with it k3s takes the reset for done.
+        (self._paths.server / "db" / "reset-flag").unlink(missing_ok=True)
+        self._laid = None
+        self._save(msgspec.structs.replace(intent, stage="running", attempt=intent.attempt + 1))
+        return None
+
+    async def _run(self, intent: Intent, around: Around) -> Obstacle | None:
+        if self._laid is None:
+            tokens = self._groundwork.tokens(around.order)
+            if not isinstance(tokens, Tokens):
+                return tokens
+            laid = await trio.to_thread.run_sync(
+                lambda: self._groundwork.lay_reset(
+                    around.order, tokens, around.surroundings, attempt=intent.attempt
+                )
+            )
+            if isinstance(laid, Obstacle):
+                return laid
+            self._laid = laid
+        await self._hostinit.ensure(self._laid)
+        held = self._hostinit.look()
+        if held.refused is not None:
+            self._save(msgspec.structs.replace(intent, stage="undoing", why=held.refused))
+            return None
+        if held.pid is not None or not held.exits or held.last_exit is None:
+            return _waiting("k3s to reset etcd's membership")
+        return await self._ended(intent, held)
+
+    async def _ended(self, intent: Intent, held: Held) -> Obstacle | None:
+        lines = held.last_exit.lines if held.last_exit is not None else ()
+        if any(SUCCESS in line for line in lines):
+            mark = read_mark(self._paths.server)
+            assert isinstance(mark, Mark), "nothing was started without it"
+            write_mark(
+                self._paths.server,
+                msgspec.structs.replace(mark, epoch=intent.epoch, begun=True),
+            )
+            # From now on this node may be the only server: what it lost is never begun anew.
+            write_first_start(self._state_dir, intent.cluster_id, "begun")
+            self._save(msgspec.structs.replace(intent, stage="reset"))
+        elif intent.attempt < ATTEMPTS_MAX:
+            self._save(msgspec.structs.replace(intent, stage="copied"))
+        else:
+            said = lines[-1][:300] if lines else "it said nothing"
+            why = f"k3s did not reset the membership in {intent.attempt} attempts; last: {said}"
+            self._save(msgspec.structs.replace(intent, stage="undoing", why=why))
+        return None
+
+    async def _publish(self, intent: Intent, around: Around) -> Obstacle | None:
+        order = around.order
+        if order.epoch >= intent.epoch and order.survivor:
+            return None  # As ever from here on; `look` sees the end.
+        if self._clock() - self._told_at >= TOLD_AGAIN_S:
+            self._told_at = self._clock()
+            await around.events.send(
+                MembershipReset(
+                    epoch=intent.epoch,
+                    cluster_id=intent.cluster_id,
+                    before=intent.before,
+                    seats=intent.seats,
+                    dead=tuple(seat.node for seat in intent.dead),
+                    by=intent.by,
+                    at_ms=intent.at_ms,
+                )
+            )
+        return _waiting("the record of the reset to be published")
+
+    async def _undo(self, intent: Intent, _: Around) -> Obstacle | None:
+        waiting = await self._down(intent)
+        if waiting is None:
+            await trio.to_thread.run_sync(self._put_back, intent)
+            self._finish(intent, "failed", intent.why)
+        return waiting
+
+    def _put_back(self, intent: Intent) -> None:
+        copy = self._copy_of(intent)
+        if not copy.exists():
+            return  # Put back, and then the power failed.
+        if self._database.exists():
+            target, number = copy.with_name("etcd-failed"), 2
+            while target.exists():
+                target, number = copy.with_name(f"etcd-failed-{number}"), number + 1
+            self._database.rename(target)
+        copy.rename(self._database)
+        (self._database.parent / "reset-flag").unlink(missing_ok=True)
+        sync_folder(copy.parent)
+        sync_folder(self._database.parent)
+
+    @property
+    def _database(self) -> Path:
+        return self._paths.server / "db" / "etcd"
+
+    def _copy_of(self, intent: Intent) -> Path:
+        # With the time in its name: a reset that failed leaves things in its own folder.
+        name = f"{intent.cluster_id}-before-epoch-{intent.epoch}-{intent.at_ms}"
+        return aside_folder(self._paths, name) / "etcd"
+
+    @property
+    def _file(self) -> Path:
+        return self._state_dir / "cluster" / "reset.json"
+
+    def _load(self) -> Intent | None:
+        try:
+            return msgspec.json.decode(self._file.read_bytes(), type=Intent)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            self.damage = (
+                f"how far a reset of etcd's membership came cannot be read from {self._file} "
+                f"({error}): restore that file from a backup; k3s stays down until then"
+            )
+            return None
+
+    def _load_last(self) -> Intent | None:
+        """Return the last reset that ended here, as it ended."""
+        ended = []
+        for path in (self._state_dir / "cluster" / "resets").glob("*.json"):
+            with contextlib.suppress(OSError, msgspec.DecodeError):
+                ended.append(msgspec.json.decode(path.read_bytes(), type=Intent))
+        return max(ended, key=lambda one: one.at_ms, default=None)
+
+    def _save(self, intent: Intent) -> None:
+        make_folder(self._file.parent, mode=0o700)
+        write_whole(self._file, msgspec.json.encode(intent) + b"\n")
+        self.intent = intent
+        _LOG.warning("reset", stage=intent.stage, epoch=intent.epoch, attempt=intent.attempt)
+
+    def _finish(
+        self, intent: Intent, outcome: Literal["done", "gave way", "failed"], why: str = ""
+    ) -> None:
+        ended = msgspec.structs.replace(intent, outcome=outcome, why=why)
+        kept = self._state_dir / "cluster" / "resets" / f"{intent.epoch}-{intent.at_ms}.json"
+        make_folder(kept.parent, mode=0o700)
+        write_whole(kept, msgspec.json.encode(ended) + b"\n")
+        self._file.unlink()
+        sync_folder(self._file.parent)
+        self.intent, self.last, self._laid = None, ended, None
+        _LOG.warning("reset_ended", outcome=outcome, epoch=intent.epoch, why=why)
+
+
+def size_of_tree(folder: Path) -> int:
+    """Return how many bytes the files below a folder have."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _waiting(sentence: str) -> Obstacle:
+    return Obstacle(state="waiting", sentence=sentence)

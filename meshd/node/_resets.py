@@ -1,0 +1,329 @@
+"""`meshd bootstrap reset` as the core sees it: whether it may be, and what everybody is told of it.
+
+Pure. Invariant: a reset is refused as long as the cluster may have a majority without it, and as
+long as a seat is neither heard nor named dead by the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ledger import NodeId, Signer
+from meshd.errors import MeshdError, NotPermitted, UsageError
+from meshd.events import Health, MembershipReset, Note
+from meshd.node._directory import Directory
+from meshd.node._orders import Standing
+from roles import ClusterPlan, GenesisState, Seat
+from roles.resets import Resets, SeatsRecord, Succession, follow, origin_of, sign_reset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """What a reset on this node would do.
+
+    Args:
+        base: the epoch of the database that it starts from.
+        seats: who has a seat afterwards, this node first.
+        dead: whose seats are given up.
+        rivals: survivors of other resets of the epoch, whose databases give way to this one.
+    """
+
+    cluster_id: str
+    base: int
+    before: bytes
+    seats: tuple[Seat, ...]
+    dead: tuple[Seat, ...]
+    rivals: tuple[Seat, ...] = ()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that it begins."""
+        return self.base + 1
+
+
+def propose_reset(
+    directory: Directory, standing: Standing, *, api_answers: bool, confirm_dead: Sequence[str]
+) -> Proposal:
+    """Return what a reset would do, or refuse it.
+
+    Args:
+        directory: who is known and heard.
+        standing: what is decided.
+        api_answers: whether the API server on this node does.
+        confirm_dead: seats that the operator names dead: hostname, node name or id.
+
+    Raises:
+        MeshdError: why it may not be.
+    """
+    plan = standing.plan
+    if plan is None or not standing.formed:
+        raise NotPermitted(
+            "MESH-4020",
+            "the cluster has not formed yet, so there is nothing to reset",
+            fix="`meshd explain genesis` says what it waits for; it goes on by itself",
+        )
+    if plan.seat_of(directory.me) is None:
+        raise NotPermitted(
+            "MESH-4020",
+            "this node has no seat in the control plane, so it has no database",
+            fix=f"run it on one of {_names(directory, plan.seats)}",
+        )
+    rivals = _rival_seats(directory, standing)
+    nameable = dict.fromkeys((*plan.seats, *rivals))
+    dead = tuple(dict.fromkeys(_seat_named(tuple(nameable), name) for name in confirm_dead))
+    present = directory.present()
+    _refuse_heard(directory, dead, present)
+    others = [seat for seat in nameable if seat.node != directory.me]
+    if not rivals:
+        _refuse_repairable(directory, plan, api_answers=api_answers)
+    _refuse_under_way(directory, standing)
+    silent = [seat for seat in others if seat.node not in present and seat not in dead]
+    if silent:
+        raise MeshdError(
+            "MESH-4023",
+            f"{_names(directory, silent)} has a seat, is not heard, and is not named dead: it may "
+            "be alive where this node does not see it, and serve",
+            fix="bring it back, or, once it is certain that it never runs again as it was: "
+            + " ".join(f"--confirm-dead {directory.name(seat.node)}" for seat in silent),
+        )
+    alive = [seat for seat in others if seat not in dead and seat not in rivals]
+    if not rivals and 1 + len(alive) > len(plan.seats) // 2:
+        raise MeshdError(
+            "MESH-4021",
+            f"this node and {_names(directory, alive) or 'nobody else'} are {1 + len(alive)} of "
+            f"{len(plan.seats)} seats: etcd can have its majority again",
+            fix="see in `meshd status` what k3s waits for there; to give up a seat whose database "
+            "is lost, power that machine off and name it with --confirm-dead",
+        )
+    own = plan.seat_of(directory.me)
+    assert own is not None
+    chain = standing.succession.chain
+    return Proposal(
+        cluster_id=plan.cluster_id,
+        base=standing.epoch,
+        before=chain[-1].digest if chain else origin_of(plan),
+        seats=(own, *alive),
+        dead=tuple(seat for seat in dead if seat in plan.seats),
+        rivals=rivals,
+    )
+
+
+def reset_entry(signer: Signer, network_id: str, done: MembershipReset) -> tuple[str, bytes]:
+    """Return ledger key and value of the record of a reset that was carried out here."""
+    record = SeatsRecord(
+        network_id=network_id,
+        cluster_id=done.cluster_id,
+        epoch=done.epoch,
+        before=done.before,
+        survivor=signer.node_id,
+        seats=done.seats,
+        dead=done.dead,
+        by=done.by,
+        at_ms=done.at_ms,
+    )
+    return f"cluster/seats/{done.epoch}", sign_reset(signer, record)
+
+
+def stand(
+    directory: Directory, before: Standing, state: GenesisState, resets: Resets
+) -> tuple[Standing, list[Note]]:
+    """Return what is decided by genesis and by operators since, and what is new of the latter."""
+    record = directory[directory.me].k3s
+    held = bytes.fromhex(record.seats) if record is not None else b""
+    plan = state.plan if state.formed else None
+    succession = follow(plan, resets, held=held, me=directory.me)
+    notes = reset_notes(directory, before.succession, succession, held=held)
+    return Standing.of(state, succession), notes
+
+
+def reset_notes(
+    directory: Directory, before: Succession, after: Succession, *, held: bytes = b""
+) -> list[Note]:
+    """Return lines for the history: each reset that this node follows now, each contradiction.
+
+    Those up to the one that an earlier life of this node followed, `held`, were told then.
+    """
+    digests = [reset.digest for reset in after.chain]
+    told = digests.index(held) + 1 if held in digests else 0
+    known = {reset.digest for reset in before.chain} | set(digests[:told])
+    notes = [
+        Note(kind="cluster_reset", text=reset_text(directory, reset.record))
+        for reset in after.chain
+        if reset.digest not in known
+    ]
+    if after.rivals and after.rivals != before.rivals:
+        notes.append(Note(kind="resets_contradict", text=_rivals_text(directory, after)))
+    return notes
+
+
+def reset_text(directory: Directory, record: SeatsRecord) -> str:
+    """Return one reset in words; the time is the survivor's."""
+    rest = [directory.name(seat.node) for seat in record.seats[1:]]
+    joins = f"; {', '.join(rest)} joins again with an empty database" if rest else ""
+    dead = ", ".join(directory.name(node) for node in record.dead) or "nobody"
+    return (
+        f"epoch {record.epoch}, {utc(record.at_ms)}: {record.by} reset etcd's membership on "
+        f"{directory.name(record.survivor)}, whose database holds from now on; confirmed dead: "
+        f"{dead}{joins}"
+    )
+
+
+def reset_health(directory: Directory, standing: Standing) -> list[Health]:
+    """Return what is wrong about resets."""
+    succession, plan = standing.succession, standing.plan
+    if plan is None or not standing.formed:
+        return []
+    items = []
+    if succession.rivals:
+        items.append(
+            Health(
+                code="MESH-4029",
+                severity="error",
+                message=_rivals_text(directory, succession),
+                fix="choose one: power off the other machines named here, run `meshd bootstrap "
+                "reset` on the one that stays, naming them dead, and power them on again",
+            )
+        )
+    present = directory.present()
+    for known in directory:
+        record = known.k3s
+        if record is None or record.cluster_id != plan.cluster_id or known.node not in present:
+            continue
+        if record.superseded:
+            items.append(
+                Health(
+                    code="MESH-4034",
+                    severity="error",
+                    message=f"{known.name} still serves the database of before the reset of epoch "
+                    f"{succession.newest}: there are two clusters",
+                    fix=f"to keep the one that was reset: restart {known.name} (its old database "
+                    "is set aside then, and it joins); to keep the old one: power off "
+                    f"{_survivors(directory, succession)}",
+                )
+            )
+        if record.resetting > succession.newest:
+            items.append(
+                Health(
+                    code="MESH-4031",
+                    severity="warning",
+                    message=f"etcd's membership is being reset on {known.name}",
+                    fix="none needed: `meshd bootstrap status` there shows how far it is",
+                )
+            )
+    return items
+
+
+def utc(wall_ms: int) -> str:
+    """Return milliseconds since 1970 as text, such as 2026-11-26 17:56 UTC.
+
+    Days to a date as in Howard Hinnant, chrono-Compatible Low-Level Date Algorithms: no clock, no
+    time zone, so the core may do it.
+    """
+    days, ms = divmod(wall_ms, 86_400_000)
+    era, day_of_era = divmod(days + 719_468, 146_097)
+    leap = day_of_era // 1460 - day_of_era // 36_524 + day_of_era // 146_096
+    year_of_era = (day_of_era - leap) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    shifted = (5 * day_of_year + 2) // 153  # Months from March on.
+    day = day_of_year - (153 * shifted + 2) // 5 + 1
+    month = shifted + 3 if shifted < 10 else shifted - 9
+    year = era * 400 + year_of_era + (month <= 2)
+    minutes = ms // 60_000
+    return f"{year:04}-{month:02}-{day:02} {minutes // 60:02}:{minutes % 60:02} UTC"
+
+
+def _rival_seats(directory: Directory, standing: Standing) -> tuple[Seat, ...]:
+    """Return the survivors that this node's reset contradicts, or refuse another node's choice."""
+    rivals = [reset.record for reset in standing.succession.rivals]
+    if rivals and directory.me not in [record.survivor for record in rivals]:
+        raise MeshdError(
+            "MESH-4029",
+            _rivals_text(directory, standing.succession),
+            fix="run the reset on the one of them that is to stay",
+        )
+    return tuple(record.seats[0] for record in rivals if record.survivor != directory.me)
+
+
+def _seat_named(seats: Sequence[Seat], wanted: str) -> Seat:
+    for seat in seats:
+        if wanted in (seat.node, seat.node_name):
+            return seat
+    found = [seat for seat in seats if wanted == seat.node_name.rpartition("-")[0]]
+    if len(found) == 1:
+        return found[0]
+    problem = "names several seats" if found else "names no seat of the control plane"
+    shown = found or seats
+    raise UsageError(
+        "MESH-4027",
+        f"--confirm-dead {wanted} {problem}",
+        fix=f"name one of {', '.join(seat.node_name for seat in shown)}",
+    )
+
+
+def _refuse_heard(directory: Directory, dead: Sequence[Seat], present: frozenset[NodeId]) -> None:
+    for seat in dead:
+        if seat.node == directory.me:
+            raise MeshdError(
+                "MESH-4022",
+                f"{directory.name(seat.node)} is this node itself, whose database is to survive",
+                fix="name the others; run it on another survivor to give this node up",
+            )
+        if seat.node in present:
+            raise MeshdError(
+                "MESH-4022",
+                f"{directory.name(seat.node)} is named dead, and is heard: its meshd runs",
+                fix="leave it out if it is to stay; power that machine off if it is to be given up",
+            )
+
+
+def _refuse_repairable(directory: Directory, plan: ClusterPlan, *, api_answers: bool) -> None:
+    present = directory.present()
+    serving = ["this node"] if api_answers else []
+    for seat in plan.seats:
+        record = directory[seat.node].k3s
+        if seat.node == directory.me or seat.node not in present or record is None:
+            continue
+        if record.endpoint is not None and record.cluster_id == plan.cluster_id:
+            serving.append(directory.name(seat.node))
+    if serving:
+        raise MeshdError(
+            "MESH-4021",
+            f"the API server of {' and '.join(serving)} answers, so etcd has its majority",
+            fix="nothing is to be reset: a server that lost its database joins again by itself, "
+            "see `meshd status`",
+        )
+
+
+def _refuse_under_way(directory: Directory, standing: Standing) -> None:
+    present = directory.present()
+    for known in directory:
+        record = known.k3s
+        if record is None or record.resetting <= standing.epoch:
+            continue
+        if known.node == directory.me or known.node in present:
+            raise MeshdError(
+                "MESH-4026",
+                f"a reset is under way on {known.name}",
+                fix="`meshd bootstrap status` there shows how far it is",
+            )
+
+
+def _rivals_text(directory: Directory, succession: Succession) -> str:
+    told = [
+        f"{directory.name(rival.record.survivor)} (by {rival.record.by})"
+        for rival in succession.rivals
+    ]
+    return (
+        f"etcd's membership was reset more than once in epoch {succession.newest}, on "
+        f"{' and on '.join(told)}: each has a database that goes its own way"
+    )
+
+
+def _survivors(directory: Directory, succession: Succession) -> str:
+    found = succession.rivals or succession.chain[-1:]
+    return " and ".join(directory.name(reset.record.survivor) for reset in found)
+
+
+def _names(directory: Directory, seats: Sequence[Seat]) -> str:
+    return ", ".join(directory.name(seat.node) for seat in seats)
