@@ -20,6 +20,7 @@ from simulations.lab.laboratory import Laboratory, Wanted
 from simulations.lab.places import Places
 from simulations.lab.progress import Checklist
 from simulations.lab.recorder import audit as audit_clusters
+from simulations.lab.recorder import resets
 
 INTERRUPTED = 130
 
@@ -252,10 +253,11 @@ def wipe(node: str) -> None:
 
 @demo.command()
 def audit() -> int:
-    """Print a line for each cluster that ever came up, as the clusters themselves say."""
-    clusters = audit_clusters(Laboratory.load(_places()).places)
-    for one in clusters:
-        click.echo(str(one))
+    """Print a line for each cluster that ever came up, as itself says, and for each reset."""
+    places = Laboratory.load(_places()).places
+    clusters = audit_clusters(places)
+    for line in (*map(str, clusters), *resets(places)):
+        click.echo(line)
     generations = [one.generation for one in clusters]
     return 1 if len(set(generations)) < len(generations) else 0
 

@@ -94,6 +94,24 @@ def audit(places: Places) -> tuple[Sighting, ...]:
     return tuple(seen.values())
 
 
+def resets(places: Places) -> tuple[str, ...]:
+    """Return a line for each reset of etcd's membership, as its survivor's disk tells."""
+    lines = []
+    for file in sorted(places.folder.glob("n*/disk")):
+        node = places.node(file.parent.name)
+        for kept in sorted((node.state / "cluster" / "resets").glob("*.json")):
+            told = json.loads(kept.read_text(encoding="utf-8"))
+            if told["outcome"] == "done":
+                when = datetime.fromtimestamp(told["at_ms"] / 1000, UTC)
+                dead = ", ".join(seat["node_name"] for seat in told["dead"])
+                at = when.strftime("%Y-%m-%dT%H:%M:%SZ")
+                lines.append(
+                    f"reset to epoch {told['epoch']}  {node.name}  {at}  by {told['by']}, "
+                    f"given up {dead or 'nobody'}"
+                )
+    return tuple(lines)
+
+
 def generation_on(node: NodePlaces) -> int | None:
     """Return the generation that the mark beside the database on a node's disk names."""
     try:

@@ -77,6 +77,9 @@ def test_a_survivor_is_reset_and_who_returns_with_an_old_disk_is_a_worker(bench:
     aside = built.node(returns).disk / "var-lib-rancher/k3s/set-aside"
     assert list(aside.glob("*-epoch-0/server/db/etcd/member/wal")), "its data is kept"
     assert [one.uid for one in bench.clusters()] == [one.uid for one in before]
+    audit = bench.demo("audit").out.splitlines()
+    assert [line.split()[0] for line in audit] == ["generation", "reset"]
+    assert f"reset to epoch 1  {survivor} " in audit[1]
     for name in (survivor, worker, returns):
         told = bench.demo("exec", name, "--", "meshd", "bootstrap", "status").out
         assert "reset etcd's membership" in told
