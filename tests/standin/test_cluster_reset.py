@@ -13,7 +13,7 @@ import pytest
 from tests.standin.conftest import needs_namespaces
 from tests.standin.machines import STANDIN, Machine, Program, Site, wait_for
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 
 _COMMON = (
     *("--token", "abc", "--agent-token", "agt", "--disable-agent", "--flannel-backend", "none"),
