@@ -16,7 +16,7 @@ import structlog
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from ledger import Instant, Moment, NodeId
+from ledger import Moment, NodeId
 from meshd.cluster import gate, kubevip
 from meshd.cluster.course import Course
 from meshd.cluster.ending import GIVEN_UP, Ending, refused
@@ -27,7 +27,7 @@ from meshd.cluster.k3s import ServerReading
 from meshd.cluster.mark import Mark, read_disk
 from meshd.cluster.observation import Seen, observed
 from meshd.cluster.paths import K3sPaths
-from meshd.cluster.plan import Launch, runs_agent
+from meshd.cluster.plan import Launch, cluster_ordered, runs_agent, vip_ordered, without_lease
 from meshd.cluster.reset import Around, Intent, Resetting
 from meshd.cluster.retiring import Retiring
 from meshd.cluster.secrets import CandidateSecrets
@@ -253,17 +253,17 @@ class K3sCluster:
                 self._hide(token)
             await self._watch.use_passwords(server=tokens.server, node=tokens.agent)
         held = self._hostinit.look()
-        if held.stopping and held.cluster == _cluster_of(order) and not order.formed:
+        if held.stopping and held.cluster == cluster_ordered(order) and not order.formed:
             return Obstacle(state="waiting", sentence=GIVEN_UP)
         if held.refused is not None:
             self._laid = None  # What the gate misses is written again.
         try:
             begun = await trio.to_thread.run_sync(self._groundwork.note_begun)
-            if begun or self._laid is None or self._laid[0] != _without_lease(order):
+            if begun or self._laid is None or self._laid[0] != without_lease(order):
                 ground = await self._lay(order, tokens)
                 if isinstance(ground, Obstacle):
                     return ground
-                self._laid = _without_lease(order), ground
+                self._laid = without_lease(order), ground
             launch = self._laid[1]
             await self._hostinit.ensure(launch, replaces=self._astray(order, held, launch))
         except OSError as error:
@@ -349,7 +349,7 @@ class K3sCluster:
         ready = ground is None or self._said.state == "ready"
         if self._clock().at - self._changed_at > CHANGING_S:
             return SLOW_S if ready else BLOCKED_S
-        has_vip = _vip_of(order) is None or self._said.vip_answers
+        has_vip = vip_ordered(order) is None or self._said.vip_answers
         return SETTLING_S if ready and order.formed and has_vip else FAST_S
 
     def _address(self, order: ClusterOrder) -> str | None:
@@ -371,7 +371,7 @@ class K3sCluster:
 
     async def _guard(self, order: ClusterOrder, server: ServerReading | None) -> None:
         """Take the VIP from this node when it must not be here."""
-        address = _vip_of(order)
+        address = vip_ordered(order)
         if address is None:
             return
         answers = server is not None and server.api_answers
@@ -385,7 +385,7 @@ class K3sCluster:
 
     async def _clear_left_over_address(self, order: ClusterOrder) -> None:
         """Before k3s is started at all: whatever put the VIP here is not running any more."""
-        address = _vip_of(order)
+        address = vip_ordered(order)
         if address is None or self._vip_cleared:
             return
         self._vip_cleared = True
@@ -398,16 +398,3 @@ class K3sCluster:
                 _LOG.warning("vip_removed", address=address, why=why)
         except OSError as error:
             _LOG.error("vip_not_removed", address=address, why=why, error=str(error))
-
-
-def _without_lease(order: ClusterOrder) -> ClusterOrder:
-    """Return the order as it stays while its lease grows."""
-    return order if order.lease_until is None else replace(order, lease_until=Instant(0.0))
-
-
-def _cluster_of(order: ClusterOrder) -> str | None:
-    return None if order.plan is None else order.plan.cluster_id
-
-
-def _vip_of(order: ClusterOrder) -> str | None:
-    return None if order.plan is None else order.plan.vip

@@ -15,6 +15,7 @@ from typing import Literal
 
 import yaml
 
+from ledger import Instant
 from meshd.cluster.paths import API_PORT, K3sPaths
 from meshd.config.critical import RESERVED_VARIABLES, is_reserved, parse_args
 from meshd.config.schema import K3sArguments, Settings
@@ -282,3 +283,18 @@ def _says(arguments: K3sArguments, flag: str) -> bool:
         for argument in arguments.args
         if argument.startswith("-")
     )
+
+
+def without_lease(order: ClusterOrder) -> ClusterOrder:
+    """Return the order as it stays while its lease grows."""
+    return order if order.lease_until is None else replace(order, lease_until=Instant(0.0))
+
+
+def cluster_ordered(order: ClusterOrder) -> str | None:
+    """Return the id of the cluster that is ordered, if one is."""
+    return None if order.plan is None else order.plan.cluster_id
+
+
+def vip_ordered(order: ClusterOrder) -> str | None:
+    """Return the virtual address of the plan that is ordered, if it has one."""
+    return None if order.plan is None else order.plan.vip

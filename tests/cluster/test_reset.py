@@ -92,7 +92,7 @@ class Disk:
         self.stops += 1
         self.held = replace(self.held, pid=None, down=True, stopping=True)
 
-    async def ensure(self, launch: Launch) -> None:
+    async def ensure(self, launch: Launch, *, replaces: int | None = None) -> None:
         """Run to the end at once, as k3s would: the flag first, then the work."""
         if self.launches[-1:] == [launch]:
             return
@@ -100,6 +100,7 @@ class Disk:
         if self.refuses is not None:
             self.held = replace(self.held, refused=self.refuses)
             return
+        assert replaces is None
         assert (launch.once, launch.formed) == (True, True)
         assert launch.argv[-1] == "--cluster-reset"
         assert not self.flag.exists(), "k3s would refuse"
