@@ -66,7 +66,7 @@ def rank(
 
     Wish first (control plane before automatic), then memory, cores and node id; those whose clock
     is wrong come after all others, because their k3s waits, then members of abandoned plans that
-    failed, `failed_before` (in which generation last: the longer ago, the better), and those
+    failed, `failed_before` (the lower the number, the better), and those
     that could have proposed this plan and did not, `had_turn`, last of all. Cluster-critical
     settings must be equal on all servers, so only the largest group
     of equal settings is eligible; of two equally large ones, that of the best-ranked candidate.
@@ -120,7 +120,7 @@ def elect(
         cluster_id: 32 hex digits, random, new for each plan.
         network: how the members reach one another.
         vip: the virtual address, or None.
-        failed_before: members of abandoned plans that failed, and in which generation last.
+        failed_before: members of abandoned plans that failed; the lower the number, the better.
         away: voters that are not here; like those present, they let the plan have a lease only if
             their meshd can keep one.
         had_turn: those that rank last of all, because they did not propose in time.

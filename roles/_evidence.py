@@ -13,6 +13,10 @@ DONE_TURN_S = 3.0
 """Each further seat leaves DONE this much longer to those before it; deciding takes under 1 s."""
 
 
+EXITS_MAX = 5
+"""So many ends of k3s by itself are more than bad luck."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class K3sReading:
     """What k3s on this node says.
@@ -44,6 +48,9 @@ class Evidence:
         self.done: Done | None = None  # What this node would propose.
         self.due = Instant(math.inf)  # When it would.
         self.reading = K3sReading()
+        self._came: set[NodeId] = set()  # Plan members that etcd ever had in this life,
+        self._voted: set[NodeId] = set()  # and that ever voted in it.
+        self._exits = 0  # The most that were read.
 
     def observe(self, plan: ClusterPlan | None, reading: K3sReading, now: Instant) -> None:
         """Take a new reading; it replaces the one before."""
@@ -70,6 +77,10 @@ class Evidence:
         seats = plan.seats if plan is not None else ()
         voters = reading.voters if reading is not None else ()
         self.joined = tuple(seat.node_name for seat in seats if seat.node_name in voters)
+        if reading is not None:
+            self._voted |= {seat.node for seat in seats if seat.node_name in voters}
+            self._came |= {seat.node for seat in seats if seat.node_name in reading.members}
+            self._exits = max(self._exits, reading.exits)
         if reading is None:
             self.members = ()
         elif reading.members:  # An etcd without a majority cannot say; then the last word counts.
@@ -82,6 +93,20 @@ class Evidence:
         if self.done is None:
             self.due = Instant(now + place * DONE_TURN_S)
         self.done = Done(plan.initialiser, uid, tuple(sorted(self.joined)))
+
+    def suspects(self, plan: ClusterPlan) -> tuple[NodeId, ...]:
+        """Return, on the initialiser, who kept the control plane from being complete.
+
+        That is whoever never got to vote in its etcd: those that stayed learners, if there are any,
+        because k3s lets nobody else join meanwhile. If nobody came at all, or its own k3s ended
+        again and again, it is the initialiser.
+        """
+        others = [seat.node for seat in plan.seats if seat.node != self._me]
+        came = self._came | self._voted
+        if self._exits >= EXITS_MAX or not came.intersection(others):
+            return (self._me,)
+        late = [node for node in others if node not in self._voted]
+        return tuple([node for node in late if node in came] or late)
 
     def _enough(self, plan: ClusterPlan, place: int) -> bool:
         needed = {plan.seats[0].node_name, plan.seats[place].node_name}

@@ -5,8 +5,8 @@ and then ranks those before it last, because they had their turn. Turns only avo
 is the business of the ballots.
 
 Invariant: no plan is made with the secrets of an abandoned one. Members of that one hold its token
-and trust its CA, so they could join what is begun with them. Whose secrets are spent ranks last,
-and does not propose, until it has new ones.
+and trust its CA, so they could join what is begun with them. Whose secrets are spent leaves its
+turn to the next, until it has new ones.
 """
 
 from __future__ import annotations
@@ -118,11 +118,11 @@ class Nomination:
             control_plane=self._bounds.control_plane,
             vip=self._vip,
             failed_before=self._failed_before,
-            had_turn=exhausted,
         )
         eligible = [candidate.node for candidate in ranking.eligible]
-        may = self._me in eligible and self._me not in exhausted
-        self._place = eligible.index(self._me) if may else None
+        fresh = [node for node in eligible if node not in exhausted]
+        self._place = fresh.index(self._me) if self._me in fresh else None
+        proposers = [self._me] if self._me in fresh else fresh[:1]
         plan = elect(
             self._here,
             control_plane=self._bounds.control_plane,
@@ -131,7 +131,7 @@ class Nomination:
             network=self._network,
             vip=self._vip,
             failed_before=self._failed_before,
-            had_turn=exhausted.union(eligible[: self._place or 0]),
+            had_turn=[node for first in proposers for node in eligible[: eligible.index(first)]],
             away=[
                 c
                 for c in candidates

@@ -61,7 +61,8 @@ class Abandon(
     initialiser: NodeId
     reason: Annotated[str, msgspec.Meta(max_length=512)]
     failed: Annotated[tuple[NodeId, ...], msgspec.Meta(max_length=64)] = ()
-    """Members of the plan that were not there; with the initialiser they rank last from now on."""
+    """Members of the plan that were not there, or kept it from being complete: they rank last from
+    now on, and the initialiser before them if it is not one of them."""
 
 
 Value = Claim | Started | Done | Abandon

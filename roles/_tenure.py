@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from ledger import Instant, NodeId
+from roles._evidence import EXITS_MAX
 from roles._journal import Memory, row_of
 from roles._lease import (
     LEASE_S,
@@ -32,7 +33,6 @@ FORMING_S = 180.0
 180 s left about 20 % of simulated runs without DONE)."""
 
 DOUBLINGS_MAX = 10
-EXITS_MAX = 5
 
 MEMBERS_DOWN_S = 85.0
 """After the last share of the lease that was given: 66.7 s are its longest life by any clock,

@@ -143,13 +143,15 @@ class Term:
 
 
 def failed_before(journal: Journal, generation: int) -> dict[NodeId, int]:
-    """Return who failed in the generations before, initialisers and who was missing, and when last.
+    """Return who failed in the generations before, and how it ranks: the lower, the better.
 
-    "When" is the number of the generation.
+    Who failed longer ago comes first; of one generation, the initialiser that is not blamed. It
+    comes after all others nevertheless: what it saw may be wrong, and each gets its turn.
     """
     failed: dict[NodeId, int] = {}
     for number, memory in sorted(journal.memories.items()):
         over = memory.abandonment
         if number < generation and over is not None and isinstance(over.value, Abandon):
-            failed |= dict.fromkeys((over.value.initialiser, *over.value.failed), number)
+            failed[over.value.initialiser] = 2 * number
+            failed |= dict.fromkeys(over.value.failed, 2 * number + 1)
     return failed

@@ -28,7 +28,7 @@ STARTED_PATIENCE_S = 90.0
 """The same for one that is heard, and still does not start: nothing runs yet, so no lease waits."""
 
 TURN_S = 2.0
-"""How much longer each voter waits than the one before it."""
+"""How much longer each voter waits than the one before it, and all of them for the initialiser."""
 
 
 class Turns:
@@ -123,30 +123,28 @@ class Turns:
             return Instant(patience + later)
         if forming is None:
             return None
-        if forming.released_at is not None:
-            # The initialiser votes for its own end only once its k3s is down.
-            return Instant(forming.released_at + later) if self._may_end else None
         if self._is_mine:
-            return None
+            # It comes first, because it saw who joined it; but its k3s has to be down before.
+            return forming.released_at if self.stopped else None
+        if forming.released_at is not None:
+            return Instant(forming.released_at + TURN_S + later)
         return Instant(max(self._opened_at + ABANDON_AFTER_S, forming.abandon_from) + later)
-
-    @property
-    def _may_end(self) -> bool:
-        return not self._is_mine or self.stopped
 
     def _abandon(self, slot: Slot, now: Instant) -> Abandon | None:
         due, plan = self._abandon_from(slot), self._plan
         if plan is None or due is None or now < due:
             return None
-        if slot == "started":
-            reason = "its initialiser did not start it"
-        elif self.forming is not None and self.forming.released_at is not None:
-            reason = "its initialiser gave it up"
-        else:
-            reason = "its initialiser did not renew its lease"
-        missing = (
+        failed = {
             seat.node
             for seat in plan.seats
             if seat.node != self._me and self._hearing.silent_since(seat.node) is not None
-        )
-        return Abandon(plan.initialiser, reason, tuple(sorted(missing)))
+        }
+        if self.forming is not None and self.forming.released_at is not None:
+            reason = "its initialiser gave it up"
+            if self._is_mine:
+                failed.update(self._evidence.suspects(plan))
+        else:
+            did = "start it" if slot == "started" else "renew its lease"
+            reason = f"its initialiser did not {did}"
+            failed.add(plan.initialiser)
+        return Abandon(plan.initialiser, reason, tuple(sorted(failed)))

@@ -31,6 +31,7 @@ LEAST = {
     "said down": 5,
     "said ask": 100,
     "old data set aside": 15,
+    "secrets renewed": 100,
     # Where crashes met whom.
     "daemon killed, initialiser before it has data": 20,
     "daemon killed, initialiser before DONE": 100,

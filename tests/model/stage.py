@@ -130,6 +130,30 @@ def let_k3s_work(world: World) -> None:
         machine.k3s.ready_never = False
 
 
+def k3s_dies(machine: int) -> Callable[[World], None]:
+    """Let k3s there die soon after each start, before it comes to anything."""
+
+    def act(world: World) -> None:
+        k3s = world.machines[machine].k3s
+        if k3s.running:
+            k3s.kill(power_cut=False)
+        world.timeline.after(0.1, partial(act, world))
+
+    return act
+
+
+def never_catches_up(machine: int) -> Callable[[World], None]:
+    """Let k3s there join, and never be told all that it has to know before it may vote."""
+
+    def act(world: World) -> None:
+        etcd = world.machines[machine].k3s.data
+        if etcd is not None and etcd.learner == machine:
+            etcd.learner_since = world.timeline.now
+        world.timeline.after(1.0, partial(act, world))
+
+    return act
+
+
 def _set(script: Play, strategy: Strategy, *, seed: int) -> World:
     bounds = Bounds(
         bound="bounded",

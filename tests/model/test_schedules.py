@@ -7,20 +7,26 @@ the moment of a renewal. Machine 0 is the initialiser x; P is machine 1, W is ma
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 
+from ledger import NodeId
+from simulations.model.runs import LIVENESS_AFTER_LOSS_S
+from simulations.model.world import World
 from tests.model.stage import (
     Play,
     break_k3s,
     breaks,
     cut,
     formed,
+    k3s_dies,
     kill_daemon,
     let_k3s_work,
     lose,
     mend,
+    never_catches_up,
     play,
     reboot,
     stall_supervisor,
@@ -232,6 +238,26 @@ def test_a_generation_is_given_up_only_for_what_its_own_k3s_did() -> None:
     found = breaks(ENDS_AGAIN, without="any-reading", until_s=120.0)
     assert len(found) == 10
     assert all("for what k3s of another did" in one for one in found)
+
+
+@pytest.mark.parametrize("fault", [k3s_dies, never_catches_up])
+@pytest.mark.parametrize("bad", [X, P, W])
+def test_one_machine_whose_k3s_never_works_spoils_one_generation_at_most(
+    bad: int, fault: Callable[[int], Callable[[World], None]]
+) -> None:
+    script = Play(nodes=4, quorum=3, control_plane=3, ready=range(4), acts=[(0.0, fault(bad))])
+    world = play(script, without=None, until_s=LIVENESS_AFTER_LOSS_S)
+    assert formed(world)
+    machines = [world.by_node[NodeId(node)].spec.index for node in world.checkers.newest_seats]
+    if (bad, fault) != (X, never_catches_up):  # The initialiser has nobody to catch up with.
+        assert world.checkers.generations == 2
+        assert bad not in machines
+
+
+def test_without_a_word_of_who_never_joined_he_is_chosen_again() -> None:
+    script = Play(nodes=4, quorum=3, control_plane=3, ready=range(4), acts=[(0.0, k3s_dies(P))])
+    world = play(script, without="blames-nobody", until_s=LIVENESS_AFTER_LOSS_S)
+    assert world.checkers.generations == 3
 
 
 def test_without_giving_up_some_wait_for_each_other_for_ever() -> None:

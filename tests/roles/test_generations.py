@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
+
 from ledger import Instant
 from roles import Bounds, Candidate, ClusterPlan, K3sReading
 from roles._nomination import Nomination
@@ -21,6 +23,7 @@ from tests.roles.table import THREE, Table, states
 from tests.roles.world import candidate_of, signer_of
 
 ALONE = Bounds.bounded(control_plane=1, nodes_max=1)
+ONE_TO_SPARE = Bounds.bounded(control_plane=3, nodes_max=4)
 
 
 def test_a_lost_initialiser_is_abandoned_and_another_one_starts() -> None:
@@ -86,6 +89,40 @@ def test_an_initialiser_that_failed_ranks_last_from_then_on() -> None:
     second = state(table, 3).plan
     assert second is not None
     assert [seat.node for seat in second.seats] == [signer_of(n).node_id for n in (2, 3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("voters", "members", "exits", "seats"),
+    [
+        ((1, 3), (1, 3), 0, (3, 4, 1)),  # The second never came.
+        ((1,), (1, 2), 0, (3, 4, 1)),  # It came, never voted, and kept the third out.
+        ((1, 2), (1, 2, 3), 4, (2, 4, 1)),
+        ((1,), (1,), 0, (2, 3, 4)),  # Nobody came: then it is the initialiser.
+        ((), (), 0, (2, 3, 4)),
+        ((1, 3), (1, 3), 5, (2, 3, 4)),  # Its own k3s ends again and again.
+    ],
+)
+def test_who_kept_the_control_plane_from_being_complete_ranks_after_the_initialiser(
+    voters: tuple[int, ...], members: tuple[int, ...], exits: int, seats: tuple[int, ...]
+) -> None:
+    table = leased(ONE_TO_SPARE, 4)
+    plan = state(table, 1).plan
+    assert plan is not None
+    names = {number: f"n{number}-{number:08x}" for number in range(1, 5)}
+    reading = K3sReading(
+        cluster_id=plan.cluster_id,
+        voters=tuple(names[number] for number in voters),
+        members=tuple(names[number] for number in members),
+        exits=exits,
+    )
+    table.perform(1, table.machines[1].observe(reading, Instant(table.now)))
+    pass_time(table, 182.0)
+    stop_k3s(table, 1, 2, 3)
+    pass_time(table, 20.0)
+    plans = [one.plan for one in states(table).values()]
+    found = {tuple(seat.node for seat in plan.seats) for plan in plans if plan is not None}
+    assert found == {tuple(signer_of(number).node_id for number in seats)}
+    assert {one.generation for one in states(table).values()} == {2}
 
 
 def end_generation(table: Table, *everyone: int) -> None:
