@@ -56,3 +56,7 @@ def test_an_initialiser_lost_right_after_its_start_is_done_without_and_joins_lat
     assert sorted(one.generation or 0 for one in bench.clusters()) in ([2], [1, 2])
     aside = built.node(first).disk / "var-lib-rancher/k3s/set-aside"
     assert [path.name for path in aside.iterdir()], "the old data lies aside"
+    secrets = sorted(path.name for path in (built.node(first).state / "cluster").iterdir())
+    assert "candidate" in secrets
+    spent = [name for name in secrets if name.startswith("spent-")]
+    assert len(spent) == 1, "what generation 1 was to be made of is never used again"
