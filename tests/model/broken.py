@@ -157,7 +157,6 @@ BROKEN = {
             _without("lease-ignored", (Forming, "lease_until", property(_lease_for_ever))),
             _without("down-said-too-early", (Standpoint, "stopped", property(lambda _self: True))),
             _without("any-reading", (Evidence, "about", _any_reading)),
-            _without("blames-nobody", (Evidence, "suspects", lambda _self, _plan: ())),
             _without("keeps-its-secrets", (DecisionLog, "spent", property(lambda _: frozenset()))),
             _without("done-of-nothing", (Evidence, "weigh", _done_of_nothing)),
             _without("done-of-nobody", (Evidence, "weigh", _done_of_nobody)),
