@@ -28,6 +28,7 @@ lab-chaos: setup
 SEEDS ?= 2000
 sim: setup
 	@.venv/bin/python -m simulations.model --seeds $(SEEDS)
+	@.venv/bin/python -m tests.model.report
 
 # For a part of it: make bench BENCH="--nodes 30 --part idle"
 BENCH ?=

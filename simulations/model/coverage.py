@@ -17,8 +17,8 @@ _YEAR_MS = 31_536_000_000
 LEAST = {
     # How far the log came under faults.
     "claim decided under faults": 1000,
-    "started decided under faults": 800,
-    "done decided under faults": 250,
+    "started decided under faults": 700,
+    "done decided under faults": 200,
     "generation 2": 150,
     "generation 3": 1,
     "voted to abandon": 150,
@@ -39,8 +39,8 @@ LEAST = {
     "machine killed, initialiser before DONE": 100,
     "machine killed, learner before DONE": 2,
     "machine killed, server before DONE": 8,
-    "died before an effect": 300,
-    "died after an effect": 300,
+    "died before an effect": 250,
+    "died after an effect": 250,
     "site power cut": 200,
     # Disks.
     "machine lost before DONE": 20,
@@ -49,8 +49,8 @@ LEAST = {
     "disk put back, votes forgotten": 20,
     "journal torn before DONE": 3,
     # Clocks, processes, k3s, network.
-    "k3s waits for the clock": 75,
-    "wall clocks off by years": 50,
+    "k3s waits for the clock": 50,
+    "wall clocks off by years": 25,
     "clock rates 5 % off": 300,
     "machine frozen": 100,
     "machine frozen for a minute": 50,
@@ -62,9 +62,9 @@ LEAST = {
     "one-way cut": 200,
     "bridge": 300,
     "mesh alone cut": 100,
-    "frames lost": 500,
+    "frames lost": 400,
     "frames doubled": 200,
-    "frames late by over 3 s": 200,
+    "frames late by over 3 s": 150,
 }
 """In how many of 2000 seeds at least."""
 

@@ -8,7 +8,16 @@ from random import Random
 
 from ledger import NodeId
 from simulations.model.machine import Machine
-from simulations.model.outages import Image, copy_disk, lose, put_back, sleep, wake_up, wipe
+from simulations.model.outages import (
+    Image,
+    copy_disk,
+    lose,
+    put_back,
+    sleep,
+    takes_word_back,
+    wake_up,
+    wipe,
+)
 from simulations.model.world import World
 
 TEN_YEARS_MS = 315_360_000_000
@@ -109,8 +118,8 @@ class Faults:
         scenario = self._world.scenario
         if scenario.bridged and name == "bridge":
             return weight * 5
-        if scenario.relapses and name == "disk put back to an older copy":
-            return weight * 5
+        if scenario.relapses and name in ("disk put back to an older copy", "disk wiped"):
+            return weight * 4
         # Where outages are long, so are the cuts between them.
         return weight / 6 if scenario.long and name == "heal" else weight
 
@@ -243,7 +252,11 @@ class Faults:
 
     def _put_back(self) -> None:
         """It counts as a disk that is lost: that voter does not remember what it voted since."""
-        images = [image for _, image in sorted(self._images.items()) if image.machine.is_sound]
+        images = [
+            image
+            for _, image in sorted(self._images.items())
+            if image.machine.is_sound and not takes_word_back(image)
+        ]
         full = self._wiped >= self._world.scenario.wipes_max
         if not images or full or self._world.checkers.decided("done"):
             return

@@ -55,6 +55,18 @@ class Image:
     k3s: K3sImage
 
 
+def takes_word_back(image: Image) -> bool:
+    """Whether an initialiser would forget that it began its cluster, or that it gave it up.
+
+    Both are its own word, which no other voter's memory replaces (docs/genesis.md).
+    """
+    machine, old = image.machine, image.disk.votes
+    intends = any(row.startswith("intent/") for row in old)
+    begins_again = intends and image.k3s.data is None and machine.k3s.data is not None
+    gave_up = {row for row in machine.disk.votes if row.startswith("gave-up/")}
+    return begins_again or not gave_up <= old.keys()
+
+
 def copy_disk(machine: Machine) -> Image:
     """Take an image of a machine's disk as it is now."""
     return Image(machine, machine.disk.copy(), machine.k3s.image)

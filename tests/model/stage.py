@@ -115,6 +115,14 @@ def break_k3s(world: World) -> None:
         machine.k3s.kill(power_cut=False)
 
 
+def copy_of_disk(machine: int, copies: list[outages.Image]) -> Callable[[World], None]:
+    return lambda world: copies.append(outages.copy_disk(world.machines[machine]))
+
+
+def put_back(copies: list[outages.Image], down_s: float) -> Callable[[World], None]:
+    return lambda world: outages.put_back(world, copies[-1], down_s=down_s)
+
+
 def stall_supervisor(world: World) -> None:
     """Once x's k3s is stopped for good, whoever would say what comes next does not, for a while."""
     k3s = world.machines[0].k3s
