@@ -66,12 +66,11 @@ def rank(
 
     Wish first (control plane before automatic), then memory, cores and node id; those whose clock
     is wrong come after all others, because their k3s waits, then members of abandoned plans that
-    failed, `failed_before` (the lower the number, the better), and those
-    that could have proposed this plan and did not, `had_turn`, last of all. Cluster-critical
-    settings must be equal on all servers, so only the largest group
-    of equal settings is eligible; of two equally large ones, that of the best-ranked candidate.
-    Servers are told apart by their addresses, so of
-    several with the same one none is eligible, and none at `vip`, the virtual one.
+    failed, `failed_before` (the lower the number, the better), and those that could have proposed
+    this plan and did not, `had_turn`, last of all. Cluster-critical settings must be equal on all
+    servers, so only the largest group of equal settings is eligible; of two equally large ones,
+    that of the best-ranked candidate. Servers are told apart by their addresses, so of several with
+    the same one none is eligible, and none at `vip`, the virtual one.
     """
     refused = []
     fit = []
