@@ -16,6 +16,17 @@ DONE_TURN_S = 3.0
 EXITS_MAX = 5
 """So many ends of k3s by itself are more than bad luck."""
 
+DOUBLINGS_MAX = 5
+
+
+def exits_max(generation: int) -> int:
+    """Return how many ends of k3s a generation bears.
+
+    Where k3s ends on all machines, generations must not follow in a minute's time for ever, each
+    with data to set aside; the first one after a failure shall be quick.
+    """
+    return EXITS_MAX * 2 ** min(max(generation - 2, 0), DOUBLINGS_MAX)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class K3sReading:
@@ -103,7 +114,7 @@ class Evidence:
         """
         others = [seat.node for seat in plan.seats if seat.node != self._me]
         came = self._came | self._voted
-        if self._exits >= EXITS_MAX or not came.intersection(others):
+        if self._exits >= exits_max(plan.generation) or not came.intersection(others):
             return (self._me,)
         late = [node for node in others if node not in self._voted]
         return tuple([node for node in late if node in came] or late)

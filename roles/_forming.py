@@ -21,6 +21,7 @@ from roles._messages import (
     GaveUp,
     Lease,
     LeaseMessage,
+    Life,
     Released,
     Renew,
     Renewed,
@@ -186,7 +187,7 @@ class Forming:
             case Lease():
                 if self._member is not None:
                     self._member.granted(message, now)
-            case GaveUp():
+            case GaveUp() | Life():
                 raise BadMessage("a note for the initialiser's own journal")
             case _:
                 assert_never(message)

@@ -5,6 +5,7 @@
 | `promise/<generation>/<slot>`, `accept/<generation>/<slot>` | its newest Promise and Accepted |
 | `ballot/<generation>`, `intent/<generation>` | its newest Prepare, and its Intent |
 | `gave-up/<generation>` | it was the initialiser, and never starts k3s in that generation again |
+| `life/<generation>` | it was the initialiser, and how many of its lives began to renew |
 | `down/<generation>` | it was a member, and told its initialiser that its k3s is down, for good |
 | `decided/<generation>/<slot>`, `proof/<node>` | a decision's record; who signed two values |
 | `doubt` | in words, how it turned out that rows are missing; ends voting whatever it says |
@@ -28,6 +29,7 @@ from roles._messages import (
     Down,
     GaveUp,
     Intent,
+    Life,
     Message,
     Prepare,
     Promise,
@@ -52,6 +54,7 @@ class Memory:
     decided: dict[Slot, Decision] = field(default_factory=dict)
     intent: bytes | None = None  # Hash of the CLAIM this node means to start.
     gave_up: str | None = None  # Why this node, the initialiser, gave the generation up.
+    lives: int = 0  # How often this node, the initialiser, began to renew.
     said_down: bool = False  # This node, a member, told the initialiser that its k3s is down.
     own_round: int = 0  # The highest this node ever proposed with.
 
@@ -177,7 +180,7 @@ def row_key(message: Message) -> str | None:
             return f"promise/{generation}/{message.slot}"
         case Accepted():
             return f"accept/{generation}/{message.slot}"
-        case Prepare() | Intent() | GaveUp() | Down():
+        case Prepare() | Intent() | GaveUp() | Life() | Down():
             return f"{_ONCE[type(message)]}/{generation}"
         case _:
             return None
@@ -187,6 +190,7 @@ _ONCE: dict[type[Message], str] = {
     Prepare: "ballot",
     Intent: "intent",
     GaveUp: "gave-up",
+    Life: "life",
     Down: "down",
 }
 """What the rows are called of which a generation has at most one."""
@@ -254,6 +258,8 @@ def _remember(memory: Memory, found: Authentic) -> None:
             memory.intent = message.value_hash
         case GaveUp():
             memory.gave_up = message.reason
+        case Life():
+            memory.lives = message.lives
         case Down():
             memory.said_down = True
         case _:

@@ -21,10 +21,8 @@ from roles._messages import (
     Ask,
     Authentic,
     Down,
-    GaveUp,
     Lease,
     LeaseMessage,
-    Released,
     Renew,
     Renewed,
     seal,
@@ -101,7 +99,7 @@ class Paper:
 
     def write(
         self,
-        kind: type[Renew | Renewed | Ask | Lease | Down | Released | GaveUp],
+        kind: type[LeaseMessage],
         nonce: bytes,
         **more: Any,
     ) -> Authentic:

@@ -150,8 +150,14 @@ class GaveUp(_OfLease, frozen=True, kw_only=True, tag="gave-up"):
     reason: Annotated[str, msgspec.Meta(max_length=512)]
 
 
+class Life(_OfLease, frozen=True, kw_only=True, tag="life"):
+    """In the initialiser's own journal only: how often it began to renew in this generation."""
+
+    lives: Annotated[int, msgspec.Meta(ge=1)]
+
+
 LogMessage = Prepare | Promise | Accept | Accepted | Nack | Intent
-LeaseMessage = Renew | Renewed | Ask | Lease | Down | Released | GaveUp
+LeaseMessage = Renew | Renewed | Ask | Lease | Down | Released | GaveUp | Life
 Message = LogMessage | LeaseMessage
 
 

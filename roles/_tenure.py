@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from ledger import Instant, NodeId
-from roles._evidence import EXITS_MAX
+from roles._evidence import DOUBLINGS_MAX, exits_max
 from roles._journal import Memory, row_of
 from roles._lease import (
     LEASE_S,
@@ -22,17 +22,22 @@ from roles._lease import (
     Paper,
     VoterPart,
 )
-from roles._messages import Ask, Down, GaveUp, Lease, Released, Renew, Renewed
+from roles._messages import Ask, Down, GaveUp, Lease, Life, Released, Renew, Renewed
 from roles._records import done_voters_min
 from roles._state import Effect, Record, SendTo
 
 NO_LEASE_S = 60.0
 MEMBER_SILENT_S = 80.0
+WIPED_SILENT_S = 20.0
+"""A machine that is here under another identity may share a card with a member that blinked."""
+
 FORMING_S = 180.0
 """Doubled with each generation, so that slow machines get there (with k3s taking 5 to 200 s a fixed
-180 s left about 20 % of simulated runs without DONE)."""
+180 s left about 20 % of simulated runs without DONE), up to 96 minutes."""
 
-DOUBLINGS_MAX = 10
+LIVES_MAX = 5
+"""So often this node may begin to renew in one generation: each life counts its times anew, and a
+machine that k3s brings down again and again must not be waited for."""
 
 MEMBERS_DOWN_S = 85.0
 """After the last share of the lease that was given: 66.7 s are its longest life by any clock,
@@ -65,6 +70,7 @@ class Tenure:
         self._voter = voter
         self._brief = brief
         self._began = now
+        self._noted = False  # That this life began.
         self._asked = Asked()
         self._renew_at = now
         self._renewed_at = Instant(-math.inf)
@@ -108,7 +114,9 @@ class Tenure:
             due, reason = self._give_up_at(around)
             if due <= now:
                 return self._give_up(reason)
-            return self._renew(around, now) if self._renew_at <= now else []
+            if self._renew_at > now:
+                return []
+            return [*self._note_life(), *self._renew(around, now)]
         if not self.released and around.stopped and self._release_from <= now:
             self.released = True
             self._voter.release(now)
@@ -159,6 +167,14 @@ class Tenure:
             del self.answers[node]
             self._held = NO_LEASE
 
+    def _note_life(self) -> list[Effect]:
+        if self._noted:
+            return []
+        self._noted = True
+        self._memory.lives += 1
+        note = self._paper.write(Life, self._paper.draw_nonce(), lives=self._memory.lives)
+        return [Record((row_of(note),))]
+
     def _renew(self, around: Around, now: Instant) -> list[Effect]:
         nonce = self._paper.draw_nonce()
         self._asked.note(nonce, now)
@@ -189,7 +205,10 @@ class Tenure:
                 f"the control plane was not complete after {FORMING_S * doubled:.0f} s",
             ),
         ]
-        if around.exits >= EXITS_MAX:
+        if not self._noted and self._memory.lives >= LIVES_MAX:
+            why = f"meshd there was stopped {LIVES_MAX} times before the cluster was formed"
+            reasons.append((-math.inf, why))
+        if around.exits >= exits_max(self._memory.generation):
             reasons.append((-math.inf, f"k3s ended by itself {around.exits} times"))
         if not around.done_possible:
             reasons += self._silent_members(around)
@@ -215,11 +234,14 @@ class Tenure:
     def _wiped_members(self, around: Around) -> list[tuple[float, str]]:
         """An identity that went with its disk never comes back: no time is lost on waiting."""
         seats = self._paper.plan.seats
-        wiped = [seat.node_name for seat in seats if seat.node in around.wiped]
-        left = len(seats) - len(wiped)
-        if not wiped or left >= done_voters_min(len(seats)):
+        wiped = [seat for seat in seats if seat.node in around.wiped]
+        silent = [
+            since for s in wiped if (since := around.hearing.silent_since(s.node)) is not None
+        ]
+        if not silent or len(seats) - len(silent) >= done_voters_min(len(seats)):
             return []
-        return [(-math.inf, f"{' and '.join(wiped)} came back without the disk")]
+        names = " and ".join(seat.node_name for seat in wiped)
+        return [(max(silent) + WIPED_SILENT_S, f"{names} came back without the disk")]
 
     def _give_up(self, reason: str) -> list[Effect]:
         self._memory.gave_up = reason

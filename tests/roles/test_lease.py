@@ -7,6 +7,7 @@ import pytest
 from ledger import Instant
 from roles import Bounds, K3sReading
 from roles._messages import Lease, Released, Renewed
+from roles._tenure import LIVES_MAX
 from tests.roles.leases import (
     ALL_OF_THREE,
     lease,
@@ -156,6 +157,40 @@ def test_it_gives_up_when_k3s_ended_five_times() -> None:
     assert lease(table, 1).gave_up == "k3s ended by itself 5 times"
 
 
+def test_later_generations_bear_more_ends_of_k3s() -> None:
+    table = leased()
+    for generation, least in ((1, 5), (2, 10), (3, 20)):
+        starter = next(n for n, one in states(table).items() if one.may_initialise)
+        plan = state(table, starter).plan
+        assert plan is not None
+        assert plan.generation == generation
+        for exits in (least - 1, least):
+            assert lease(table, starter).gave_up is None
+            reading = K3sReading(cluster_id=plan.cluster_id, exits=exits)
+            table.perform(starter, table.machines[starter].observe(reading, Instant(table.now)))
+        assert lease(table, starter).gave_up == f"k3s ended by itself {least} times"
+        stop_k3s(table, starter)
+        pass_time(table, 100.0)
+
+
+def test_it_gives_up_in_its_sixth_life_however_short_each_was() -> None:
+    table = leased()
+    for _ in range(LIVES_MAX - 1):
+        pass_time(table, 100.0)
+        table.seat(1, fuse=True)
+        table.look_around()
+    pass_time(table, 100.0)
+    assert lease(table, 1).gave_up is None
+    table.seat(1, fuse=True)
+    table.look_around()
+    pass_time(table, 1.0)
+    said = "meshd there was stopped 5 times before the cluster was formed"
+    assert lease(table, 1).gave_up == said
+    stop_k3s(table, 1)
+    pass_time(table, 10.0)
+    assert {one.generation for one in states(table).values()} == {2}
+
+
 def test_it_gives_up_when_nobody_joins_and_no_other_member_is_heard() -> None:
     table = leased(Bounds.bounded(control_plane=3, nodes_max=5), size=5)
     part(table, 2, 3)
@@ -180,7 +215,7 @@ def test_it_gives_up_when_etcd_has_a_member_that_is_gone() -> None:
     assert lease(table, 1).gave_up == "etcd has a member that was not heard for 80 s"
 
 
-def test_it_gives_up_at_once_when_a_seat_too_many_lost_its_disk() -> None:
+def test_it_gives_up_soon_when_a_seat_too_many_lost_its_disk() -> None:
     table = leased(Bounds.bounded(control_plane=3, nodes_max=5), size=4)
     part(table, 2)
     pass_time(table, 5.0, silent=[2])
@@ -191,7 +226,9 @@ def test_it_gives_up_at_once_when_a_seat_too_many_lost_its_disk() -> None:
     assert lease(table, 1).gave_up is None  # What is known of a machine need not be here.
     table.seat(9, fingerprint=("fingerprint-2",), name="n2", fuse=True)
     table.look_around(present=[1, 3, 4, 9])
-    pass_time(table, 1.0, silent=[2])
+    pass_time(table, 12.0, silent=[2])
+    assert lease(table, 1).gave_up is None
+    pass_time(table, 3.0, silent=[2])
     assert lease(table, 1).gave_up == "n2-00000002 came back without the disk"
     stop_k3s(table, 1, 3)
     pass_time(table, 100.0, silent=[2])
