@@ -25,7 +25,7 @@ def exits_max(generation: int) -> int:
     Where k3s ends on all machines, generations must not follow in a minute's time for ever, each
     with data to set aside; the first one after a failure shall be quick.
     """
-    return EXITS_MAX * 2 ** min(max(generation - 2, 0), DOUBLINGS_MAX)
+    return EXITS_MAX << min(max(generation - 2, 0), DOUBLINGS_MAX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
