@@ -161,7 +161,7 @@ def build_status(node: Node, now: Moment, *, uptime_s: float) -> Status:
             id=node.me,
             name=own.name if own.facts is not None else node.facts.name,
             role=role_of(node, node.me, node.facts.role_wish),
-            initialiser=plan is not None and plan.initialiser == node.me,
+            initialiser=node.seat == "initialiser",
             phase=node.phase,
             waiting_for=waiting,
             uptime_s=round(uptime_s, 1),

@@ -21,7 +21,7 @@ _STAGES = {
     "stopped": "the database is being copied aside",
     "copied": "the copy is complete",
     "running": "k3s resets etcd's membership",
-    "reset": "the membership is reset; k3s starts with it",
+    "reset": "the membership is reset; k3s starts, and the Nodes of the dead are removed",
     "undoing": "it failed: the copy is being put back",
 }
 
