@@ -200,7 +200,8 @@ def _outnumbered(willing: Sequence[Candidate], bounds: Bounds) -> Halt | None:
         code="MESH-4002",
         message=f"this node is set up for {in_words(bounds.limits)}; {', '.join(others)} for "
         f"{in_words(rivals[0][0].bounds.limits)}: they never vote together",
-        fix="give all machines the same token and the same p2p.auto.ha and p2p.meshd.nodes_max",
+        fix="give all machines the same token and the same p2p.auto.ha, p2p.minimum_nodes and "
+        "p2p.meshd.nodes_max",
     )
 
 

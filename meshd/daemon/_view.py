@@ -118,7 +118,8 @@ class View:
         if node.standing.plan is None and node.facts.role_wish != "none":
             return node.waiting_for or f"genesis is {node.genesis.state.phase}"
         # A network of one has nobody to join.
-        if node.bounds.nodes_max > 1 and not any(one.connected for one in node.directory.others()):
+        alone = node.bounds.nodes_max == 1
+        if not alone and not any(one.connected for one in node.directory.others()):
             return "no other node of this network is connected"
         return None
 

@@ -13,6 +13,7 @@ from meshd.events import (
     Received,
     SecretSealed,
 )
+from roles import Bounds
 from tests.shell.driven import (
     Bench,
     moment,
@@ -31,6 +32,9 @@ async def test_a_network_of_one_is_ready_once_its_role_is_known_and_stages_are_t
     assert set(bench.tally.stages) == {"claimed", "started"}
     assert 0 <= bench.tally.stages["claimed"] <= bench.tally.stages["started"] < 60
     assert bench.tally.notes["role_decided"] == 1
+    for bounds in (Bounds.bounded(control_plane=1, nodes_max=3), Bounds.unbounded(control_plane=1)):
+        bench.driver.node.bounds = bounds
+        assert bench.view.unready_reason() == "no other node of this network is connected"
 
 
 async def test_a_server_names_k3s_file_and_any_node_the_sealed_copies(
