@@ -181,12 +181,8 @@ def _outcome(world: World) -> Outcome:
     formed = _formed(world)
     if len(formed) > 1:
         return "two clusters"
-    newest: dict[int, set[str]] = {}
-    for node in _nodes(world):
-        state = node.genesis.state
-        if state.plan is not None:
-            newest.setdefault(state.generation, set()).add(state.plan.cluster_id)
-    if any(len(plans) > 1 for plans in newest.values()):
+    plans = [node.genesis.state.plan for node in _nodes(world)]
+    if len({plan.cluster_id for plan in plans if plan is not None}) > 1:
         return "two plans, at most one cluster"
     return "one cluster" if formed else "no cluster"
 
