@@ -115,6 +115,10 @@ def break_k3s(world: World) -> None:
         machine.k3s.kill(power_cut=False)
 
 
+def set_clock(machine: int, hours: float) -> Callable[[World], None]:
+    return lambda world: world.set_clock(world.machines[machine], round(hours * 3_600_000))
+
+
 def copy_of_disk(machine: int, copies: list[outages.Image]) -> Callable[[World], None]:
     return lambda world: copies.append(outages.copy_disk(world.machines[machine]))
 

@@ -33,6 +33,7 @@ from tests.model.stage import (
     play,
     put_back,
     reboot,
+    set_clock,
     stall_supervisor,
 )
 
@@ -192,6 +193,15 @@ ENDS_AGAIN = Play(
     acts=[(0.5, break_k3s), (1.0, stall_supervisor)],
 )
 
+CLOCK_AHEAD = Play(
+    nodes=3,
+    quorum=3,
+    control_plane=3,
+    ready=(X,),
+    slowness=1.0,
+    acts=[(0.1, set_clock(P, 10.0))],
+)
+
 OVERLAPS = {
     "voter restart": (VOTER_RESTARTS, "r5-restart-forgets-answers", 260.0),
     "mute": (ANSWERS_AFTER_ABANDON, "r6-not-mute", 300.0),
@@ -234,6 +244,12 @@ def test_an_initialiser_that_begins_again_has_new_secrets() -> None:
     found = breaks(X_AGAIN, without="keeps-its-secrets", until_s=182.0 + 60.0)
     assert len(found) == 10
     assert all(one.startswith("S5") for one in found)
+
+
+def test_k3s_is_not_started_with_a_clock_that_two_voters_refute() -> None:
+    assert breaks(CLOCK_AHEAD, without=None, until_s=60.0) == []
+    found = breaks(CLOCK_AHEAD, without="any-clock", until_s=60.0)
+    assert any("2 voters refute" in one for one in found)
 
 
 def test_a_generation_is_given_up_only_for_what_its_own_k3s_did() -> None:
