@@ -55,9 +55,9 @@ class Course:
         runs = self._pid is not None and now - self._since >= RUNS_S
         return ends >= ENDS_MIN and not runs
 
-    def hangs(self, now: float) -> bool:
-        """Whether it runs for long and was never ready since its start, as far as was seen."""
-        return self._pid is not None and not self._was_well and now - self._since >= RUNS_S
+    def hangs_s(self, now: float) -> float:
+        """Return how long it has run without having been ready, as far as was seen; else 0."""
+        return 0.0 if self._pid is None or self._was_well else now - self._since
 
     def silence(self, now: float) -> str | None:
         """Return its last words, if it runs for long and is not ready. They change slowly."""

@@ -21,8 +21,9 @@ from meshd.cluster import gate, kubevip
 from meshd.cluster.course import Course
 from meshd.cluster.ending import GIVEN_UP, Ending, refused
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
+from meshd.cluster.guide import Guide
 from meshd.cluster.handout import Handout
-from meshd.cluster.hostinit import Held, HostInit, OwnProcess
+from meshd.cluster.hostinit import HostInit, OwnProcess
 from meshd.cluster.k3s import ServerReading
 from meshd.cluster.mark import Mark, read_disk
 from meshd.cluster.observation import Seen, observed
@@ -112,6 +113,7 @@ class K3sCluster:
             state_dir, self._paths, self._hostinit, self._groundwork, clock=lambda: clock().at
         )
         self._course = Course()
+        self._guide = Guide(self._paths)
         self._watch = Watch(self._paths, node_name)
         vip = settings.kubevip or KubeVip(address="")  # The address is the plan's.
         self._guardian = kubevip.Guardian(
@@ -258,6 +260,8 @@ class K3sCluster:
         if held.refused is not None:
             self._laid = None  # What the gate misses is written again.
         try:
+            hangs_s = self._course.hangs_s(self._clock().at)
+            order = self._guide.turned(order, held, hangs_s)
             begun = await trio.to_thread.run_sync(self._groundwork.note_begun)
             if begun or self._laid is None or self._laid[0] != without_lease(order):
                 ground = await self._lay(order, tokens)
@@ -265,7 +269,8 @@ class K3sCluster:
                     return ground
                 self._laid = without_lease(order), ground
             launch = self._laid[1]
-            await self._hostinit.ensure(launch, replaces=self._astray(order, held, launch))
+            astray = self._guide.astray(order, held, launch, hangs_s)
+            await self._hostinit.ensure(launch, replaces=astray)
         except OSError as error:
             self._laid = None
             return refused(error)
@@ -282,18 +287,6 @@ class K3sCluster:
             environment=os.environ,
             version=await self._version.read(),
         )
-
-    def _astray(self, order: ClusterOrder, held: Held, launch: Launch) -> int | None:
-        """Return the process of an agent that waits for a server which is not named any more.
-
-        An agent that was never ready knows only the server it was told, and neither ends nor reads
-        its file again when that one is gone for good.
-        """
-        elsewhere = held.server is not None and held.server != launch.server
-        if order.seat != "worker" or not elsewhere or not self._course.hangs(self._clock().at):
-            return None
-        _LOG.info("agent_started_again", waited_for=held.server, joins=launch.server)
-        return held.pid
 
     async def _look(self, order: ClusterOrder, ground: Launch | Obstacle | None) -> K3sObserved:
         if order.seat == "none":

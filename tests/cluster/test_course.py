@@ -55,19 +55,17 @@ def test_k3s_that_runs_again_for_a_while_is_no_longer_said_to_end() -> None:
     assert not course.loops(10.0 + RUNS_S)
 
 
-def test_only_k3s_that_was_never_ready_since_its_start_hangs() -> None:
+def test_k3s_hangs_from_its_start_until_it_was_ready_once() -> None:
     course = Course()
-    course.look(held(pid=1, exits=0), (), 0.0)
-    assert not course.hangs(RUNS_S - 1)
-    assert course.hangs(RUNS_S)
-    course.is_well(RUNS_S)
-    course.look(held(pid=1, exits=0), (), 9 * RUNS_S)
-    assert not course.hangs(9 * RUNS_S)
-    course.look(held(pid=2, exits=1), (), 10 * RUNS_S)
-    assert not course.hangs(10 * RUNS_S)
-    assert course.hangs(11 * RUNS_S)
-    course.look(held(pid=None, exits=2), (), 12 * RUNS_S)
-    assert not course.hangs(20 * RUNS_S)
+    course.look(held(pid=1, exits=0), (), 5.0)
+    assert course.hangs_s(25.0) == 20.0
+    course.is_well(25.0)
+    course.look(held(pid=1, exits=0), (), 90.0)
+    assert course.hangs_s(90.0) == 0.0
+    course.look(held(pid=2, exits=1), (), 100.0)
+    assert course.hangs_s(110.0) == 10.0
+    course.look(held(pid=None, exits=2), (), 120.0)
+    assert course.hangs_s(200.0) == 0.0
 
 
 def test_a_few_ends_over_the_weeks_are_no_loop() -> None:

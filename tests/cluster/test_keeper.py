@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from ledger import Instant, Moment, NodeId
-from meshd.cluster import K3sCluster, course, keeper
+from meshd.cluster import K3sCluster, guide, keeper
 from meshd.cluster.complaints import STALE_MEMBER, Complaint
 from meshd.cluster.groundwork import Obstacle
 from meshd.cluster.hostinit import Exit, Held
@@ -187,7 +187,7 @@ async def test_the_database_once_seen_becomes_a_condition_of_the_next_start(
 async def test_an_agent_that_never_found_its_server_is_started_again_for_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(course, "RUNS_S", 0.2)
+    monkeypatch.setattr(guide, "RUNS_S", 0.2)
     bench = Bench(tmp_path, N4)
     first = f"https://{ADDRESSES[N1]}:6443"
     async with bench.running():
@@ -207,7 +207,7 @@ async def test_an_agent_that_never_found_its_server_is_started_again_for_another
 async def test_a_server_is_never_started_again_for_another_to_join(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(course, "RUNS_S", 0.0)
+    monkeypatch.setattr(guide, "RUNS_S", 0.0)
     bench = Bench(tmp_path, N2)
     bench.host.held = replace(IDLE, pid=7, server="https://10.9.9.9:6443")
     async with bench.running():
