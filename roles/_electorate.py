@@ -61,7 +61,7 @@ def electorate(
         present: the peers connected now; only they count for the settings most have.
         proven_faulty: those who signed two values for one ballot.
         settings_matter: False once CLAIM is decided; the plan then says which settings count.
-        quorum_known: in an open network, the largest quorum that this node ever signed or heard of.
+        quorum_known: in an open network, the largest quorum that this node ever knew of.
     """
     willing = sorted((c for c in candidates if is_willing(c)), key=lambda c: c.node)
     twins = _twins_of(willing)

@@ -120,8 +120,8 @@ class Genesis:
                 effects = self._hear(sender, found, now)
         except BadMessage as error:
             lawful = self._bounds.is_open and isinstance(error, Contradiction)  # Of two claims.
-            return [] if lawful else [Reject(sender, str(error))]
-        return effects + self._advance(now)
+            return self._stand.keep_quorum() + ([] if lawful else [Reject(sender, str(error))])
+        return self._stand.keep_quorum() + effects + self._advance(now)
 
     def learn(self, record: bytes, now: Instant) -> list[Effect]:
         """Take a record of the ledger's `genesis/<generation>/<slot>`; a bad one is ignored."""
@@ -353,7 +353,7 @@ class Genesis:
         """Do everything that is due; afterwards `deadline` lies in the future."""
         self._state = self._deadline = None
         self._now = now
-        effects = self._follow_lease(now)
+        effects = self._stand.keep_quorum() + self._follow_lease(now)
         if not self._stand.votes:
             self._term.proposer.stop()
         effects += self._decide(now)

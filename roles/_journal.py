@@ -8,6 +8,7 @@
 | `life/<generation>` | it was the initialiser, and how many of its lives began to renew |
 | `down/<generation>` | it was a member, and told its initialiser that its k3s is down, for good |
 | `decided/<generation>/<slot>`, `proof/<node>` | a decision's record; who signed two values |
+| `quorum` | in digits: in an open network, the largest quorum that it ever counted or heard of |
 | `doubt` | in words, how it turned out that rows are missing; ends voting whatever it says |
 
 Rows of earlier generations stay, as evidence. Whoever reads a journal gets all of it or a reason
@@ -42,6 +43,9 @@ from roles._types import ClusterPlan, Limits, quorum_of
 from roles._witness import Proof, read_proof
 
 Row = tuple[str, bytes]
+
+QUORUM_DIGITS_MAX = 20
+"""More than any number that a message may sign has."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,7 +114,8 @@ class Journal:
     memories: dict[int, Memory] = field(default_factory=dict)
     proofs: dict[NodeId, Proof] = field(default_factory=dict)
     limits: set[Limits] = field(default_factory=set)  # Bounds ever voted under.
-    quorum: int = 0  # The largest quorum of a ballot that is known of.
+    quorum: int = 0  # The largest ever known of: of a ballot, counted, or heard of.
+    quorum_kept: int = 0  # The same, as far as the row of that name has it.
     damage: str | None = None  # The first row that cannot be read.
     doubt: str | None = None  # How it is known that rows are missing.
 
@@ -160,6 +165,11 @@ def row_of(sealed: Authentic) -> Row:
 def row_of_decision(decision: Decision) -> Row:
     """Return the journal row that keeps a decision."""
     return f"decided/{decision.generation}/{decision.slot}", decision.record
+
+
+def row_of_quorum(quorum: int) -> Row:
+    """Return the journal row that keeps a quorum from falling."""
+    return "quorum", str(quorum).encode()
 
 
 def row_of_proof(proof: Proof) -> Row:
@@ -217,11 +227,11 @@ def _read_row(journal: Journal, key: str, data: bytes, *, me: NodeId, network_id
     if key == "doubt":
         journal.doubt = data.decode(errors="replace")
         return
+    if key == "quorum":
+        _read_quorum(journal, data)
+        return
     if key.startswith("proof/"):
-        proof = read_proof(data, network_id=network_id)
-        if key != f"proof/{proof.culprit}":
-            raise BadMessage(f"proves something about {proof.culprit}")
-        journal.proofs[proof.culprit] = proof
+        _read_proof(journal, key, data, network_id=network_id)
         return
     found = read_frame(data)
     if isinstance(found, Record):
@@ -242,6 +252,20 @@ def _read_row(journal: Journal, key: str, data: bytes, *, me: NodeId, network_id
     journal.limits.add(message.limits[:3])
     journal.quorum = max(journal.quorum, quorum_of(message.limits))
     _remember(journal.of(message.generation), found)
+
+
+def _read_quorum(journal: Journal, data: bytes) -> None:
+    if not data.isdigit() or len(data) > QUORUM_DIGITS_MAX:  # Of bytes: ASCII's digits only.
+        raise BadMessage("not a number")
+    journal.quorum_kept = int(data)
+    journal.quorum = max(journal.quorum, journal.quorum_kept)
+
+
+def _read_proof(journal: Journal, key: str, data: bytes, *, network_id: str) -> None:
+    proof = read_proof(data, network_id=network_id)
+    if key != f"proof/{proof.culprit}":
+        raise BadMessage(f"proves something about {proof.culprit}")
+    journal.proofs[proof.culprit] = proof
 
 
 def _remember(memory: Memory, found: Authentic) -> None:

@@ -10,11 +10,11 @@ from ledger import Instant, NodeId
 from roles._electorate import Electorate, electorate
 from roles._evidence import K3sReading
 from roles._hearing import Hearing
-from roles._journal import Journal
+from roles._journal import Journal, row_of_quorum
 from roles._lease import Around
 from roles._log import DecisionLog
 from roles._records import Abandon, decode_value
-from roles._state import Slot
+from roles._state import Effect, Record, Slot
 from roles._types import Bounds, Candidate, Limits
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Standpoint:
             quorum_known=self._journal.quorum,
         )
         if self._bounds.is_open:
-            self._journal.quorum = self.electorate.quorum  # Voters that are known stay known.
+            self._journal.quorum = self.electorate.quorum  # Who was counted once stays counted.
         voters = self.electorate.voters
         self._log.voters = term.turns.voters = voters
         term.proposer.count_only(voters, self.electorate.quorum)
@@ -97,6 +97,18 @@ class Standpoint:
         if larger and voter in self.electorate.voters:
             self._journal.quorum = quorum
             self.recount(term, now)
+
+    def keep_quorum(self) -> list[Effect]:
+        """Return what makes a quorum that grew durable; it stands before whatever is sent next.
+
+        The least quorum of the network is no news: it is in the bounds of each life.
+        """
+        journal = self._journal
+        kept = max(journal.quorum_kept, self._bounds.quorum)
+        if not self._bounds.is_open or journal.quorum <= kept:
+            return []
+        journal.quorum_kept = journal.quorum
+        return [Record((row_of_quorum(journal.quorum),))]
 
     @property
     def limits(self) -> Limits:

@@ -150,7 +150,7 @@ def test_a_ballot_below_what_the_voter_knows_is_refused_with_the_quorum_that_wou
     assert isinstance(nack, Authentic)
     assert isinstance(nack.message, Nack)
     assert quorum_of(nack.message.limits) == 3
-    assert table.disks[1] == {}
+    assert table.disks[1] == {"quorum": b"3"}  # And no promise.
 
 
 def test_whoever_is_told_of_a_larger_quorum_takes_it_and_it_survives_a_restart() -> None:
