@@ -81,9 +81,12 @@ class SqliteStore:
         """
         if path.exists():
             refuse_if_used(path)
-            for ending in ("", "-wal", "-shm"):
-                path.with_name(path.name + ending).unlink(missing_ok=True)
-        head_file(path.parent).unlink(missing_ok=True)
+        left = [path.with_name(path.name + ending) for ending in ("", "-wal", "-shm")]
+        try:
+            for file in (*left, head_file(path.parent)):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise refused(path, error) from error
         return cls._connect(path, "rwc", owner=owner, network=network)
 
     @classmethod

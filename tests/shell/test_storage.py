@@ -286,6 +286,20 @@ def test_a_first_start_that_ended_before_its_key_was_kept_is_begun_again(
         reopened(tmp_path / "meshd.db")
 
 
+def test_what_cannot_be_removed_before_a_first_start_is_an_error_with_a_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", fails)
+        with pytest.raises(MeshdError) as found:
+            SqliteStore.create(tmp_path / "meshd.db", owner=ME, network=NETWORK)
+    assert found.value.code == "MESH-2001"
+    SqliteStore.create(tmp_path / "meshd.db", owner=ME, network=NETWORK).close()
+
+
 async def test_a_lock_held_by_another_program_is_not_called_damage(
     tmp_path: Path, reopened: Open
 ) -> None:
