@@ -139,6 +139,12 @@ class Journal:
         return self.of(newest + 1 if over else newest)
 
     @property
+    def followed(self) -> set[Limits]:
+        """The bounds of those who decided what this node follows; never more than one."""
+        memories = self.memories.values()
+        return {d.limits for memory in memories for d in memory.decided.values()}
+
+    @property
     def gap(self) -> str | None:
         """Why this journal may lack a vote, or None if it is whole."""
         return self.doubt if self.doubt is not None else self.damage

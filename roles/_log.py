@@ -126,6 +126,8 @@ class DecisionLog:
         """
         effects = [effect for vote in decision.votes for effect in self.watch(vote)]
         effects += self._look_for_forgotten_vote(decision)
+        if not self._is_of_this_log(decision):
+            return effects
         known = self._journal.of(decision.generation).decided.get(decision.slot)
         if known is not None:
             if known.raw_value != decision.raw_value:
@@ -139,6 +141,19 @@ class DecisionLog:
         self._publish_at[decision.place] = publish_at
         self.memory = self._journal.current
         return [*effects, Record((row_of_decision(decision),))]
+
+    def _is_of_this_log(self, decision: Decision) -> bool:
+        """Whether those who decided it have the bounds of this log.
+
+        Nodes with other bounds have a log of their own under the same token. Its rules of voting
+        are not these, so who voted in one never follows the other; who did not follows the first
+        that it hears of, and votes in none but its own.
+        """
+        journal = self._journal
+        ours = journal.followed or journal.limits
+        if not ours and journal.has_voted:
+            ours = {self._bounds.limits}
+        return not ours or decision.limits in ours
 
     def _cannot_be(self, decision: Decision) -> bool:
         """Whether this and what is known cannot both come of one log."""

@@ -80,6 +80,7 @@ class Decision:
     value: Value
     raw_value: bytes
     quorum: int  # How many votes its own ballot needed.
+    limits: Limits  # The bounds of its voters.
     signers: tuple[NodeId, ...]  # Sorted.
     votes: tuple[Authentic, ...]
     record: bytes
@@ -210,6 +211,7 @@ def read_record(record: bytes, *, network_id: str, quorum: int) -> Decision:
         slot=first.slot,
         ballot=first.ballot,
         quorum=needed,
+        limits=first.limits[:3],
         value=decode_value(found.value, first.slot, first.generation),
         raw_value=found.value,
         signers=signers,

@@ -119,7 +119,7 @@ class Standpoint:
     def votes(self) -> bool:
         """Whether this node takes part at all."""
         journal = self._journal
-        sound = journal.gap is None and journal.limits <= {self._bounds.limits}
+        sound = journal.gap is None and journal.limits | journal.followed <= {self._bounds.limits}
         counted = self.electorate.halt is None and self._me in self.electorate.voters
         return self.may_vote and sound and counted
 

@@ -145,6 +145,17 @@ def _halt(view: View) -> _Halted | None:
     if foreign:
         message = f"this node has voted with {in_words(foreign[0])}, and is now set up differently"
         return "halted-settings-mismatch", _error("MESH-4002", message, "put the settings back")
+    others = sorted(journal.followed - {view.bounds.limits})
+    if others:
+        message = (
+            f"this node is set up for {in_words(view.bounds.limits)}, and follows what machines "
+            f"with {in_words(others[0])} decided: it does not vote"
+        )
+        fix = (
+            "nothing is needed if it is to be a worker there; otherwise give all machines the same "
+            "p2p.auto.ha and p2p.meshd.nodes_max, and a new token"
+        )
+        return "halted-settings-mismatch", _error("MESH-4002", message, fix)
     if halt is not None:
         return _HALTED[halt.reason], _error(halt.code, halt.message, halt.fix)
     return None

@@ -118,7 +118,6 @@ class Node:
         self._resets = 0  # How many records of resets were known at the last look.
         self._signer = signer
         self._people: tuple[tuple[Candidate, ...], frozenset[NodeId]] = (), frozenset()
-        self._recorded: set[str] = set()  # Keys of the decision log in the ledger.
         self._broken: Counter[NodeId] = Counter()  # Genesis frames at fault, by peer.
         self._clocks = Clocks()
         self._seals = Seals()
@@ -376,8 +375,7 @@ class Node:
                 case roles.SendTo(node, frame):
                     self._out.append(Send(node, Channel.GENESIS, frame))
                 case roles.Publish(key, value):
-                    if key not in self._recorded:
-                        self._write(key, value, now)
+                    self._write(key, value, now)
                 case roles.Reject(peer, reason):
                     self._broken[peer] += 1
                     self._out.append(Reject(peer, reason))
@@ -388,7 +386,6 @@ class Node:
         self._unsettled = True
         self._out += self._view.take(entry)
         if entry.key.startswith("genesis/") and entry.value is not None:
-            self._recorded.add(entry.key)
             self._from_genesis(self.genesis.learn(entry.value, now.at), now)
 
     @property
