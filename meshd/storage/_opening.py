@@ -158,7 +158,8 @@ def chain_votes(connection: sqlite3.Connection) -> None:
 def refuse_if_used(path: Path) -> None:
     """Raise unless the database holds neither a vote nor an entry."""
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        # Not `ro`: a start that was killed while it made the file leaves a journal to roll back.
+        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as connection:
             tables = "SELECT name FROM sqlite_master WHERE name IN ('votes', 'entries')"
             rows = [
                 connection.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone()  # noqa: S608

@@ -81,7 +81,7 @@ class SqliteStore:
         """
         if path.exists():
             refuse_if_used(path)
-        left = [path.with_name(path.name + ending) for ending in ("", "-wal", "-shm")]
+        left = [path.with_name(path.name + ending) for ending in ("", "-journal", "-wal", "-shm")]
         try:
             for file in (*left, head_file(path.parent)):
                 file.unlink(missing_ok=True)

@@ -286,6 +286,19 @@ def test_a_first_start_that_ended_before_its_key_was_kept_is_begun_again(
         reopened(tmp_path / "meshd.db")
 
 
+def test_a_first_start_killed_while_it_made_the_database_is_begun_again(tmp_path: Path) -> None:
+    made = tmp_path / "made.db"
+    with closing(sqlite3.connect(made, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")  # So that pages leave before the commit.
+        connection.execute("CREATE TABLE early (data)")
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO early VALUES (randomblob(100000))")
+        for ending in ("", "-journal"):
+            shutil.copyfile(f"{made}{ending}", f"{tmp_path}/meshd.db{ending}")
+    SqliteStore.create(tmp_path / "meshd.db", owner=ME, network=NETWORK).close()
+    assert not (tmp_path / "meshd.db-journal").exists()
+
+
 def test_what_cannot_be_removed_before_a_first_start_is_an_error_with_a_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
