@@ -13,7 +13,7 @@ from typing import assert_never
 
 from ledger import Instant, NodeId, Signer
 from roles._journal import Memory
-from roles._lease import NO_LEASE, Around, MemberPart, Paper, VoterPart
+from roles._lease import ABANDON_AFTER_S, NO_LEASE, Around, MemberPart, Paper, VoterPart
 from roles._messages import (
     Ask,
     BadMessage,
@@ -72,6 +72,7 @@ class Forming:
         self._may_initialise = may_initialise
         self._brief = brief
         self._voter = VoterPart(self._paper, now if is_open else life_began)
+        self._rival_met_at = Instant(math.inf)
         self._member: MemberPart | None = None
         self._tenure: Tenure | None = None
 
@@ -120,6 +121,20 @@ class Forming:
     def abandon_from(self) -> Instant:
         """From when on `may_abandon` can be true; on x, once its k3s is down besides."""
         return self._voter.abandon_from
+
+    def meet_rival(self, now: Instant) -> None:
+        """Take note that a rival plan is known; to learn of it counts as an answer to it (R11)."""
+        self._rival_met_at = min(self._rival_met_at, now)
+
+    @property
+    def void_from(self) -> Instant:
+        """From when on `may_void` can be true; infinite if no rival was met."""
+        return Instant(max(self._rival_met_at + ABANDON_AFTER_S, self._voter.abandon_from))
+
+    def may_void(self, *, stopped: bool, now: Instant) -> bool:
+        """Whether this node may vote to end its own plan and a rival's (R5 to R7, R9, R11)."""
+        own = not self._memory.started or self.may_abandon(stopped=stopped, now=now)
+        return own and now > self.void_from
 
     @property
     def unstarted_from(self) -> Instant:

@@ -269,7 +269,7 @@ class Genesis:
             raise BadMessage("a ballot of another proposer")
         acceptor, memory = self._term.acceptor, self._log.memory
         missing = [slot for slot in slots_before(ask.slot) if slot not in memory.decided]
-        if missing:
+        if missing and not self._stand.may_skip(ask, sealed.value):
             answer = acceptor.refuse(ask, promised=None, open_slot=missing[0])
             return [SendTo(ask.sender, answer.reply.frame)]
         effects: list[Effect] = []
@@ -306,7 +306,7 @@ class Genesis:
             return []
         effects = self._log.tell_since(sender, open_at)
         attempt = self._term.proposer.attempt
-        if attempt is not None and attempt.slot == nack.slot:
+        if attempt is not None and attempt.slot == nack.slot and not self._bounds.is_open:
             effects.append(SendTo(sender, attempt.ask.frame))
         return effects
 
@@ -315,6 +315,7 @@ class Genesis:
     def _learn(self, decision: Decision, publish_at: float, now: Instant) -> list[Effect]:
         """Keep a decision; its slot is no longer open to any attempt."""
         effects = self._log.learn(decision, Instant(publish_at))
+        self._term.meet_rival(now)
         if self._log.memory is not self._term.memory:
             self._term = Term(self._frame, now)
             self._stand.recount(self._term, now)
@@ -358,8 +359,7 @@ class Genesis:
             self._term.proposer.stop()
         effects += self._decide(now)
         while (due := self._turn(now)) is not None and due <= now:
-            slot = self._log.open_slot
-            assert slot is not None
+            slot = self._term.turns.slot(now)
             proposer = self._term.proposer
             effects += self._intend(slot)
             effects += proposer.begin(slot, now)
@@ -396,5 +396,5 @@ class Genesis:
         if record is None:
             return []
         effects = self._learn(self._log.read(record), now, now)
-        others = [voter for voter in self._stand.electorate.voters if voter != self._me]
-        return [*effects, *(SendTo(voter, record) for voter in others)]
+        voters = self._stand.electorate.voters
+        return [*effects, *(SendTo(voter, record) for voter in voters if voter != self._me)]

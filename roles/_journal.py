@@ -37,7 +37,7 @@ from roles._messages import (
     Record,
     read_frame,
 )
-from roles._records import Claim, Decision, Done, Started, decode_value, read_record
+from roles._records import Claim, Decision, Done, Started, Void, decode_value, read_record
 from roles._state import SLOTS, Slot
 from roles._types import ClusterPlan, Limits, quorum_of
 from roles._witness import Proof, read_proof
@@ -92,6 +92,14 @@ class Memory:
     def abandonment(self) -> Decision | None:
         """The decision that ended this generation without a cluster, if it is known."""
         return next((d for d in self.decided.values() if d.abandons), None)
+
+    @property
+    def voided(self) -> bool:
+        """Whether this node's last vote in DONE's slot was for the end of all plans."""
+        vote = self.accepted.get("done")
+        return vote is not None and isinstance(
+            decode_value(vote.value, "done", self.generation), Void
+        )
 
     @property
     def open_slot(self) -> Slot | None:

@@ -24,6 +24,7 @@ from roles._records import (
     Done,
     Place,
     Started,
+    Void,
     contradiction,
     decode_value,
     read_record,
@@ -101,10 +102,27 @@ class DecisionLog:
     def may_initialise(self) -> bool:
         """Whether STARTED is decided for this node, which meant it and did not give up since."""
         memory = self.memory
-        if not memory.started or memory.formed or memory.gave_up is not None:
+        if not memory.started or memory.formed or memory.gave_up is not None or memory.voided:
             return False
         named = memory.decided["started"].value == Started(self._me)
         return named and memory.intent is not None and memory.intent == self.claim_hash
+
+    @property
+    def void(self) -> Void | None:
+        """What would end this node's plan together with a rival plan of the current generation.
+
+        Only in an open network, where neither is known to have formed, and both have a lease:
+        nothing would end the k3s of one without.
+        """
+        found = self.conflicts.get((self.generation, "claim"))
+        if not self._bounds.is_open or found is None or (self.generation, "done") in self.conflicts:
+            return None
+        assert isinstance(found.value, Claim)
+        plan, other = self.plan, found.value.plan
+        leased = plan is not None and plan.leased and other.leased and not self.memory.formed
+        if plan is None or not leased:
+            return None
+        return Void(tuple(sorted((plan.cluster_id, other.cluster_id))))
 
     @property
     def publish_due(self) -> Instant:
@@ -131,16 +149,33 @@ class DecisionLog:
         known = self._journal.of(decision.generation).decided.get(decision.slot)
         if known is not None:
             if known.raw_value != decision.raw_value:
-                self.conflicts.setdefault(decision.place, decision)
+                self._conflicting(decision)
             return effects
         if self._cannot_be(decision):
-            self.conflicts.setdefault(decision.place, decision)
+            self._conflicting(decision)
             return effects
         self._journal.of(decision.generation).decided[decision.slot] = decision
         self._journal.quorum = max(self._journal.quorum, decision.quorum)
         self._publish_at[decision.place] = publish_at
+        if isinstance(decision.value, Void):
+            self._settle_conflicts(decision.generation)
         self.memory = self._journal.current
         return [*effects, Record((row_of_decision(decision),))]
+
+    def _conflicting(self, decision: Decision) -> None:
+        """Keep what contradicts the log; where all plans were ended together only DONE does."""
+        over = self._journal.of(decision.generation).abandonment
+        settled = over is not None and isinstance(over.value, Void)
+        if not settled or isinstance(decision.value, Done):
+            self.conflicts.setdefault(decision.place, decision)
+
+    def _settle_conflicts(self, generation: int) -> None:
+        before, self.conflicts = self.conflicts, {}
+        for place in sorted(before):
+            if place[0] == generation:
+                self._conflicting(before[place])
+            else:
+                self.conflicts[place] = before[place]
 
     def _is_of_this_log(self, decision: Decision) -> bool:
         """Whether those who decided it have the bounds of this log.

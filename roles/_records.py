@@ -65,7 +65,21 @@ class Abandon(
     now on, and the initialiser before them if it is not one of them."""
 
 
-Value = Claim | Started | Done | Abandon
+class Void(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="void"):
+    """In DONE's stead, in an open network: several plans were decided, and none of them formed.
+
+    It ends the generation for those who follow any of them, whether STARTED was decided or not.
+    """
+
+    clusters: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=16)]  # Sorted.
+
+    @property
+    def reason(self) -> str:
+        """Why, in words."""
+        return f"{len(self.clusters)} clusters were planned, and no one of them could form"
+
+
+Value = Claim | Started | Done | Abandon | Void
 
 _values: msgspec.msgpack.Decoder[Value] = msgspec.msgpack.Decoder(Value)
 
@@ -88,7 +102,7 @@ class Decision:
     @property
     def abandons(self) -> bool:
         """Whether this ends its generation without a cluster."""
-        return isinstance(self.value, Abandon)
+        return isinstance(self.value, Abandon | Void)
 
     @property
     def place(self) -> Place:
@@ -136,7 +150,7 @@ def _decode(raw: bytes, slot: Slot, generation: int) -> Value:
             flaw = _flaw(plan, generation)
             if flaw is not None:
                 raise BadMessage(flaw)
-        case ("started", Started() | Abandon()) | ("done", Done() | Abandon()):
+        case ("started", Started() | Abandon()) | ("done", Done() | Abandon() | Void()):
             pass
         case _:
             raise BadMessage(f"slot {slot} cannot hold {type(value).__name__}")
@@ -160,20 +174,22 @@ def contradiction(value: Value, plan: ClusterPlan | None, slot: Slot) -> str | N
     match value:
         case Claim():
             return None
-        case Started(initialiser):
-            wrong = plan is None or initialiser != plan.initialiser
-            return "STARTED names another initialiser than CLAIM" if wrong else None
-        case Done(initialiser, _, voters):
-            if plan is None or initialiser != plan.initialiser:
-                return "DONE names another initialiser than CLAIM"
-            seated = {seat.node_name for seat in plan.seats} & set(voters)
-            enough = len(seated) >= done_voters_min(len(plan.seats))
-            return None if enough else "DONE without enough members voting in etcd"
-        case Abandon(initialiser):
-            if plan is None or initialiser != plan.initialiser:
-                return "ABANDON names another initialiser than CLAIM"
-            bound = slot == "done" and not plan.leased
-            return "ABANDON of a plan that was started without a lease" if bound else None
+        case Void(clusters):
+            named = plan is not None and plan.cluster_id in clusters
+            return None if named else "VOID does not name the cluster of CLAIM"
+        case Started() | Done() | Abandon():
+            if plan is None or value.initialiser != plan.initialiser:
+                return f"{type(value).__name__.upper()} names another initialiser than CLAIM"
+            return _shortcoming(value, plan, slot)
+
+
+def _shortcoming(value: Started | Done | Abandon, plan: ClusterPlan, slot: Slot) -> str | None:
+    if isinstance(value, Done):
+        seated = {seat.node_name for seat in plan.seats} & set(value.voters)
+        enough = len(seated) >= done_voters_min(len(plan.seats))
+        return None if enough else "DONE without enough members voting in etcd"
+    bound = isinstance(value, Abandon) and slot == "done" and not plan.leased
+    return "ABANDON of a plan that was started without a lease" if bound else None
 
 
 def read_record(record: bytes, *, network_id: str, quorum: int) -> Decision:

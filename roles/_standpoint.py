@@ -13,7 +13,8 @@ from roles._hearing import Hearing
 from roles._journal import Journal, row_of_quorum
 from roles._lease import Around
 from roles._log import DecisionLog
-from roles._records import Abandon, decode_value
+from roles._messages import Accept, Prepare
+from roles._records import Abandon, Done, Started, Void, decode_value
 from roles._state import Effect, Record, Slot
 from roles._types import Bounds, Candidate, Limits
 
@@ -129,7 +130,7 @@ class Standpoint:
         memory = self._log.memory
         return any(
             slot not in memory.decided
-            and isinstance(decode_value(vote.value, slot, memory.generation), Abandon)
+            and isinstance(decode_value(vote.value, slot, memory.generation), Abandon | Void)
             for slot, vote in memory.accepted.items()
             if slot != "claim"
         )
@@ -157,11 +158,28 @@ class Standpoint:
             hearing=self._hearing,
         )
 
+    def may_skip(self, ask: Prepare | Accept, value: bytes) -> bool:
+        """Whether STARTED's slot may still be open: the end of all plans needs no STARTED."""
+        if ask.slot != "done" or self._log.void is None:
+            return False
+        asked = isinstance(ask, Accept)
+        return not asked or isinstance(decode_value(value, "done", ask.generation), Void)
+
     def permits(self, term: Term, slot: Slot, value: bytes, now: Instant) -> bool:
         """Whether this node may vote for the value now, as far as the lease is concerned."""
-        if not isinstance(decode_value(value, slot, term.memory.generation), Abandon):
-            return True
+        found = decode_value(value, slot, term.memory.generation)
         forming = term.forming
+        if isinstance(found, Void):
+            may = forming is not None and forming.may_void(stopped=self.stopped, now=now)
+            return may and found == self._log.void
+        if isinstance(found, Started):
+            return not term.memory.voided
+        if isinstance(found, Done | Abandon) and self._log.void is not None:
+            # Who follows the rival can agree to neither: a vote for one would only stand in the way
+            # of what ends both plans.
+            return False
+        if not isinstance(found, Abandon):
+            return True
         if slot == "done":
             return forming is not None and forming.may_abandon(stopped=self.stopped, now=now)
         return forming is None or now > forming.unstarted_from

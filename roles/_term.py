@@ -138,6 +138,11 @@ class Term:
                 brief=self._brief,
             )
 
+    def meet_rival(self, now: Instant) -> None:
+        """Take note of a rival plan, if the log knows one."""
+        if self.forming is not None and self._frame.log.void is not None:
+            self.forming.meet_rival(now)
+
     def _brief(self, voter: NodeId) -> list[Effect]:
         return self._frame.log.tell_since(voter, (self.memory.generation, "claim"))
 

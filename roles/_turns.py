@@ -6,6 +6,7 @@ business of the acceptors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ledger import Instant, NodeId
@@ -60,8 +61,18 @@ class Turns:
         if self._log.open_slot != self._open_slot:
             self._open_slot, self._opened_at = self._log.open_slot, now
 
+    def slot(self, now: Instant) -> Slot:
+        """Return where the ballot that is due is: in the open slot, or to end all plans at once."""
+        void, slot = self._void_from, self._log.open_slot
+        assert slot is not None
+        return slot if void is None or void > now else "done"
+
     def due(self, now: Instant) -> Instant | None:
         """Return when to open a ballot, or None if there is nothing to propose."""
+        void, usual = self._void_from, self._usually_due(now)
+        return min((at for at in (void, usual) if at is not None), default=None)
+
+    def _usually_due(self, now: Instant) -> Instant | None:
         match self._log.open_slot:
             case "claim":
                 return self._nomination.turn()
@@ -85,7 +96,7 @@ class Turns:
             case "done":
                 done_from = self._done_from(now)
                 ready = done_from is not None and done_from <= now
-                value = self._evidence.done if ready else self._abandon(slot, now)
+                value = self._evidence.done if ready else self._ending(now)
         return encode_value(value) if value is not None else None
 
     @property
@@ -98,7 +109,7 @@ class Turns:
 
     def _done_from(self, now: Instant) -> Instant | None:
         """Return from when DONE may be proposed, None if not as things are."""
-        if self._evidence.done is None:
+        if self._evidence.done is None or self._log.void is not None:
             return None
         if self.forming is not None and self._is_mine:
             until = self.forming.lease_until
@@ -106,13 +117,32 @@ class Turns:
                 return None
         return self._evidence.due
 
+    @property
+    def _void_from(self) -> Instant | None:
+        """Return from when the end of all plans may be proposed, None if not as things are."""
+        forming = self.forming
+        if forming is None or self._log.void is None or math.isinf(forming.void_from):
+            return None
+        started = self._log.memory.started
+        if self._is_mine and started and (forming.holds or not self.stopped):
+            return None
+        return Instant(forming.void_from + self._later)
+
+    def _ending(self, now: Instant) -> Value | None:
+        void = self._void_from
+        return self._log.void if void is not None and void <= now else self._abandon("done", now)
+
+    @property
+    def _later(self) -> float:
+        """How much later than the first of all this node takes its turn."""
+        return TURN_S * (self.voters.index(self._me) if self._me in self.voters else 0)
+
     def _abandon_from(self, slot: Slot) -> Instant | None:
         """Return from when ABANDON may be proposed, None if not as things are."""
         plan = self._plan
-        if plan is None:
-            return None
-        forming = self.forming
-        later = TURN_S * (self.voters.index(self._me) if self._me in self.voters else 0)
+        if plan is None or self._log.void is not None:
+            return None  # Who follows a rival plan has to be able to agree.
+        forming, later = self.forming, self._later
         if slot == "started":
             silent = self._hearing.silent_since(plan.initialiser)
             patience = self._opened_at + STARTED_PATIENCE_S

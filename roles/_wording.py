@@ -21,6 +21,7 @@ from roles._records import (
     Done,
     Started,
     Value,
+    Void,
     decode_value,
     done_voters_min,
 )
@@ -115,7 +116,7 @@ def _generation(view: View, memory: Memory) -> Generation:
         number=memory.generation,
         cluster_id=plan.cluster_id if plan is not None else None,
         initialiser=plan.initialiser if plan is not None else None,
-        reason=over.value.reason if over and isinstance(over.value, Abandon) else None,
+        reason=over.value.reason if over and isinstance(over.value, Abandon | Void) else None,
         slots=tuple(_slot_state(view, memory, slot) for slot in SLOTS),
     )
 
@@ -285,6 +286,8 @@ def _value_in_words(view: View, value: Value) -> str:
             return f"formed, with {len(voters)} etcd voters"
         case Abandon(_, reason, _):
             return f"abandoned: {reason}"
+        case Void():
+            return f"abandoned: {value.reason}"
 
 
 def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
@@ -302,7 +305,7 @@ def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
             f"{_places(conflicts)} also decided otherwise, by "
             f"{view.names({one for c in conflicts for one in c.signers})}: "
             f"{_how_it_came(view)}{_both(view, conflicts[0])}",
-            "two clusters were made from one token; nothing is stopped: decide which one stays",
+            _way_out(view, conflicts[0]),
         )
         for conflicts in _by_cluster(view)
     )
@@ -313,13 +316,26 @@ def _problems(view: View, *, halt: _Halted | None) -> tuple[Problem, ...]:
                 code="MESH-4009",
                 severity="warning",
                 message=f"this node gave generation {view.memory.generation} up: {gave_up}",
-                fix="nothing is needed: the voters begin the next generation by themselves",
+                fix="nothing is needed: the voters begin the next generation by themselves"
+                if view.log.void is not None or not view.log.conflicts
+                else "see MESH-4007",
             )
         ]
         if gave_up is not None and not view.memory.formed
         else []
     )
     return (*([halt[1]] if halt is not None else []), *faulty, *doubled, *given_up)
+
+
+def _way_out(view: View, conflict: Decision) -> str:
+    if view.log.void is not None and conflict.generation == view.log.generation:
+        return "nothing is needed: when both leases are over, one vote ends both plans"
+    if view.memory.formed or view.plan is None:
+        return "two clusters were made from one token; nothing is stopped: decide which one stays"
+    return (
+        f"this node's cluster forms only if {view.quorum} machines follow it; if fewer do, give "
+        "those a new token, with meshd's state and k3s' data there moved away"
+    )
 
 
 def _by_cluster(view: View) -> list[list[Decision]]:

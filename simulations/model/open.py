@@ -29,7 +29,7 @@ from simulations.model.runs import (
 from simulations.model.scenario import Scenario, open_scenario_of
 from simulations.model.world import World
 
-Outcome = Literal["one cluster", "two clusters", "two plans, at most one cluster", "no cluster"]
+Outcome = Literal["one cluster", "two clusters", "one cluster, and a plan beside it", "no cluster"]
 
 _STEP_S = 5.0
 _SPLIT_S = 120.0
@@ -46,7 +46,7 @@ class OpenResult:
     outcome: Outcome
     doubled: bool  # Two machines ran cluster-init in one generation.
     beside: bool  # K3s of a generation ran beside that of a later one.
-    flaw: str | None  # A split that is not shown, or in which somebody was stopped or moved.
+    flaw: str | None  # No cluster; a split that is not shown, or stopped or moved somebody.
     theirs_doubled: bool  # The same machines and faults, and Kairos' rule.
 
 
@@ -103,7 +103,7 @@ def run_open_seed(seed: int, trace: Callable[[str], None] | None = None) -> Open
         _until_still(world)
         if len(_formed(world)) > 1:
             world.timeline.run_until(world.timeline.now + _SPLIT_S)
-        flaw = next(_flaws(world), None)
+        flaw = next(flaws(world), None)
     except AssertionError as error:
         flaw = f"at {world.timeline.now:.3f} s: {str(error) or type(error).__name__}"
     return OpenResult(
@@ -159,7 +159,7 @@ def _until_still(world: World) -> None:
         # The ledgers of a split stay different: what is sealed in one is of no use in the other.
         split = len(_formed(world)) > 1
         equal = len({node.replica.root for node in nodes}) == 1
-        if equal or (split and next(_flaws(world), None) is None):
+        if equal or (split and next(flaws(world), None) is None):
             return
 
 
@@ -181,20 +181,25 @@ def _outcome(world: World) -> Outcome:
     formed = _formed(world)
     if len(formed) > 1:
         return "two clusters"
+    if not formed:
+        return "no cluster"
     plans = [node.genesis.state.plan for node in _nodes(world)]
-    if len({plan.cluster_id for plan in plans if plan is not None}) > 1:
-        return "two plans, at most one cluster"
-    return "one cluster" if formed else "no cluster"
+    beside = len({plan.cluster_id for plan in plans if plan is not None}) > 1
+    return "one cluster, and a plan beside it" if beside else "one cluster"
 
 
-def _flaws(world: World) -> Iterator[str]:
+def flaws(world: World) -> Iterator[str]:
     """Yield what is wrong with a split: each node of each cluster has to name both, and go on.
 
-    Of two plans of which one at most formed, each node that follows either has to say so.
+    Of two plans of which one formed, each node that follows either has to say so. That none
+    forms is never right: plans that met are ended together.
     """
     formed = _formed(world)
+    if not formed:
+        yield f"no cluster formed: {sorted({str(node.waiting_for) for node in _nodes(world)})}"
+        return
     if len(formed) < 2:
-        if _outcome(world) == "two plans, at most one cluster":
+        if _outcome(world) == "one cluster, and a plan beside it":
             yield from _unsaid(world)
         return
     for own, nodes in sorted(formed.items()):
@@ -232,7 +237,7 @@ def report(results: list[OpenResult]) -> str:
     outcomes: tuple[Outcome, ...] = (
         "one cluster",
         "two clusters",
-        "two plans, at most one cluster",
+        "one cluster, and a plan beside it",
         "no cluster",
     )
     doubled, theirs = sum(r.doubled for r in results), sum(r.theirs_doubled for r in results)
@@ -244,7 +249,7 @@ def report(results: list[OpenResult]) -> str:
         f"meshd: two machines ran cluster-init in one generation: {share(doubled)}",
         f"meshd: one cluster, and k3s of an abandoned generation ran beside it: {share(beside)}",
         f"Kairos' rule: two machines ran cluster-init: {share(theirs)}",
-        f"splits that were not shown on every node, or disturbed a cluster: {flawed}",
+        f"no cluster, or a split that was not shown on every node or disturbed one: {flawed}",
     ]
     return "\n".join(lines)
 

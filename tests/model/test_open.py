@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from meshd.events import K3sObserved
 from meshd.explain import Given, explain
 from meshd.node import Node
 from meshd.status import build_status
-from roles import Bounds
-from simulations.model.open import begin, report, run_open_seed
+from roles import Bounds, GenesisState
+from simulations.model.open import begin, flaws, report, run_open_seed
 from simulations.model.scenario import calm
 from simulations.model.world import World
 
@@ -103,3 +104,35 @@ def test_both_holders_of_the_virtual_address_are_named() -> None:
                 assert f"{holder} in cluster {cluster[:8]}" in alarm.message
             told = explain(node, Given(), "vip", None)
             assert any("MESH-4030" in cause.text for cause in told.causes)
+
+
+def test_a_network_in_which_nobody_formed_is_a_flaw() -> None:
+    world, _ = begin(calm(Bounds.unbounded(control_plane=1), 2))
+    world.timeline.run_until(5.0)
+    (flaw,) = flaws(world)
+    assert flaw.startswith("no cluster formed: ")
+
+
+def states_of(world: World) -> list[GenesisState]:
+    return [m.peer.genesis.state for m in world.machines if isinstance(m.peer, Node)]
+
+
+def test_halves_that_meet_before_either_formed_become_one_cluster() -> None:
+    scenario = replace(calm(Bounds.unbounded(control_plane=1), 4), k3s_slowness=8.0)
+    world, onlooker = begin(scenario)
+    world.faulty = False
+    world.network.separate([0, 1])
+    world.links_changed()
+    while sum(state.started for state in states_of(world)) < 4:
+        world.timeline.run_until(world.timeline.now + 0.5)
+    assert len({state.plan for state in states_of(world)}) == 2
+    assert not any(state.formed for state in states_of(world))
+    world.network.mend()
+    world.links_changed()
+    world.timeline.run_until(900.0)
+    nodes = [machine.peer for machine in world.machines if isinstance(machine.peer, Node)]
+    assert [node.genesis.state.formed for node in nodes] == [True] * 4
+    assert {node.genesis.state.generation for node in nodes} == {2}
+    assert len({node.order.plan.cluster_id for node in nodes if node.order.plan}) == 1
+    assert list(flaws(world)) == []
+    assert not onlooker.beside
