@@ -8,8 +8,9 @@ setup:
 demo: setup
 	@.venv/bin/meshd demo
 
+# In two processes: the laboratory mostly waits, the simulator mostly computes.
 test: check
-	$(PYTEST) -m "not lab_long"
+	$(PYTEST) -n 2 --dist loadfile -m "not lab_long"
 
 check: setup
 	.venv/bin/ruff check .
