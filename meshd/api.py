@@ -59,11 +59,13 @@ class ResetWanted(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         cluster_id: as the operator typed it; None only shows what would be done.
         by: who asks, as their machine knows them.
+        readdress: servers that are heard go on at the addresses that they have now.
     """
 
     confirm_dead: tuple[str, ...]
     cluster_id: str | None = None
     by: str = "root"
+    readdress: bool = False
 
 
 def build_app(readable: Readable, operable: Operable | None = None) -> Starlette:

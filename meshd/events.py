@@ -277,6 +277,7 @@ class Retire:
     epoch: int
     wholly: bool
     now: bool
+    address: str | None = None  # Of this node's seat as it is now, if it has one.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +308,8 @@ class ClusterOrder:
         epoch: how often the cluster's membership was reset, as this node follows it.
         retire: set once it was.
         survivor: the last reset was this node's.
+        readdressed: the last epoch whose reset gave a seat another address; 0: none did. Who first
+            started k3s before takes its present address as its own, once.
         rival: who else resets the membership at this moment and goes before this node: a reset here
             that has touched nothing yet gives way.
     """
@@ -325,6 +328,7 @@ class ClusterOrder:
     epoch: int = 0
     retire: Retire | None = None
     survivor: bool = False
+    readdressed: int = 0
     rival: str | None = None
 
 

@@ -85,6 +85,7 @@ class Succession:
         newest: the highest epoch of any lawful record, followed or not.
         rivals: the newest records, if there are several of one epoch; sorted by digest.
         before_last: the seats that the last reset of the chain began with.
+        readdressed: the last epoch of the chain in which a seat got another address; 0: never.
     """
 
     plan: ClusterPlan | None = None
@@ -92,6 +93,7 @@ class Succession:
     newest: int = 0
     rivals: tuple[Reset, ...] = ()
     before_last: tuple[Seat, ...] = ()
+    readdressed: int = 0
 
     @property
     def epoch(self) -> int:
@@ -204,7 +206,24 @@ def follow(plan: ClusterPlan | None, resets: Resets, *, held: bytes, me: NodeId)
         newest=longest,
         rivals=rivals,
         before_last=chosen[-2].record.seats if len(chosen) > 1 else plan.seats,
+        readdressed=_readdressed(plan, chosen),
     )
+
+
+def _readdressed(plan: ClusterPlan, chain: tuple[Reset, ...]) -> int:
+    """Return the last epoch in which a seat got another address, or 0."""
+    last, seats = 0, plan.seats
+    for reset in chain:
+        if moved_seats(seats, reset.record.seats):
+            last = reset.record.epoch
+        seats = reset.record.seats
+    return last
+
+
+def moved_seats(before: Iterable[Seat], after: Iterable[Seat]) -> tuple[Seat, ...]:
+    """Return the seats of `after` whose nodes had another address before."""
+    was = {seat.node: seat.node_ip for seat in before}
+    return tuple(seat for seat in after if was.get(seat.node, seat.node_ip) != seat.node_ip)
 
 
 def _chains(plan: ClusterPlan, resets: Resets) -> list[tuple[Reset, ...]]:

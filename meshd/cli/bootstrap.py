@@ -16,6 +16,10 @@ from meshd.errors import MeshdError, UsageError
 
 _LOOK_S = 0.5
 _PATH = "/v1/bootstrap/reset"
+_NO_VIP = (
+    "nobody will reach it. It is the cluster's for good: put that subnet on the servers' cards "
+    "again, or reach the API server at a server's own address"
+)
 _STAGES = {
     "asked": "k3s is being stopped",
     "stopped": "the database is being copied aside",
@@ -47,17 +51,29 @@ def status(output: str, run_dir: Path) -> None:
     multiple=True,
     help="A server that never runs again as it was; once for each that is not heard.",
 )
+@click.option(
+    "--readdress",
+    is_flag=True,
+    help="The servers' addresses changed for good: those that are heard go on at their new ones.",
+)
 @click.option("--cluster-id", metavar="ID", help="In place of typing it at the prompt.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, or why it may not be.")
 @run_dir_option
-def reset(dead: tuple[str, ...], cluster_id: str | None, run_dir: Path, *, dry_run: bool) -> None:
+def reset(
+    dead: tuple[str, ...],
+    cluster_id: str | None,
+    run_dir: Path,
+    *,
+    readdress: bool,
+    dry_run: bool,
+) -> None:
     """Make this server's database the only one, after etcd's majority is lost for good.
 
     The last resort: what only the dead servers had written is lost, and their seats are given up.
     Run it as root on one survivor. Nothing is done before the cluster's id is typed.
     """
     client = Client(run_dir)
-    wanted: Json = {"confirm_dead": list(dead), "by": _who()}
+    wanted: Json = {"confirm_dead": list(dead), "by": _who(), "readdress": readdress}
     shown = client.post(_PATH, wanted)
     _show(shown)
     if dry_run:
@@ -89,6 +105,10 @@ def _show(shown: Json) -> None:
     )
     if rejoin:
         click.echo(f"  joins again  {_listed(rejoin)}: the database there is set aside")
+    for name, was, now in shown["moved"]:
+        click.echo(f"  address      {name}: {was} before, {now} from now on")
+    if shown["moved"] and shown["vip_problem"] is not None:
+        click.echo(f"  WARNING      {shown['vip_problem']} of the cluster: {_NO_VIP}")
     servers = [shown["node"], *rejoin]
     few = "; it can lose none" if len(servers) < 3 else ""
     click.echo(f"  afterwards   control plane {_listed(servers)}{few}")

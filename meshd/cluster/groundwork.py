@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from ledger import NodeId
 from meshd.cluster import gate, manifests
+from meshd.cluster.address import address_of, readdressed
 from meshd.cluster.configuration import other_configuration
 from meshd.cluster.kubevip import Interface, flannel_interface, interface_of
 from meshd.cluster.mark import (
@@ -53,7 +54,6 @@ from meshd.whole_file import make_folder, write_whole
 from roles import ClusterPlan
 
 _OTHER_SECRETS = "the plan was made with other secrets than this node has: its state was lost"
-_MANIFEST_ENDINGS = frozenset({".json", ".yaml", ".yml"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,12 @@ class Surroundings:
     environment: Mapping[str, str]
     version: str = ""  # Of the k3s installed, if it says one.
 
+    @property
+    def addresses(self) -> tuple[str | None, frozenset[str]]:
+        """Return the node's address as it would be chosen now, and all that the machine holds."""
+        held = (address.local for one in self.interfaces for address in one.addr_info)
+        return self.node_ip, frozenset(held)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groundwork:
@@ -112,12 +118,18 @@ class Groundwork:
         if order.seat == "initialiser" and not _are_of(plan, ours):
             return _failed(_OTHER_SECRETS)
         disk = read_disk(self.paths)
-        node_ip = self._node_ip(order, disk, surroundings)
+        moved = readdressed(order, self.node_id, disk, *surroundings.addresses)
+        if isinstance(moved, str):
+            return _waiting(moved)
+        disk = replace(disk, agent_mark=moved) if moved is not None else disk
+        node_ip = address_of(order, self.node_id, disk, surroundings.node_ip)
         obstacle = self._obstacle(order, disk, node_ip, surroundings)
         if obstacle is not None:
             return obstacle
         binary = find_binary(self.paths, surroundings.environment)
         assert binary is not None
+        if moved is not None:
+            write_mark(self.paths.agent, moved)
         mark = self._mark(order, disk, node_ip)
         if order.seat == "initialiser":
             stage: Literal["prepared", "begun"] = "begun" if mark.begun else "prepared"
@@ -144,9 +156,18 @@ class Groundwork:
         return launch(order, self.settings, machine, begun=mark.begun)
 
     def lay_reset(
-        self, order: ClusterOrder, tokens: Tokens, surroundings: Surroundings, *, attempt: int
+        self,
+        order: ClusterOrder,
+        tokens: Tokens,
+        surroundings: Surroundings,
+        *,
+        attempt: int,
+        address: str,
     ) -> Launch | Obstacle:
         """Write what `k3s server --cluster-reset` needs, on top of what was laid before.
+
+        At another `address` than the one that is decided the marks still say the old one, or the
+        new one after a crash: they are not asked about it.
 
         Raises:
             OSError: the disk refuses.
@@ -154,18 +175,19 @@ class Groundwork:
         plan = order.plan
         assert plan is not None
         disk = read_disk(self.paths)
-        node_ip = self._node_ip(order, disk, surroundings)
-        obstacle = self._obstacle(order, disk, node_ip, surroundings)
+        decided = address_of(order, self.node_id, disk, surroundings.node_ip)
+        marked = decided if address == decided else None
+        obstacle = self._obstacle(order, disk, marked, surroundings)
         if obstacle is not None:
             return obstacle
         binary = find_binary(self.paths, surroundings.environment)
         assert binary is not None
-        machine = self._machine(node_ip, binary, surroundings)
+        machine = self._machine(address, binary, surroundings)
         self._write_tokens(plan, tokens, machine)
         content = reset_drop_in(self._drop_in(order, machine))
         gate.revoke(self.state_dir, plan.cluster_id)
         write_whole(self.paths.drop_in, content)
-        permit = self._permit(order, plan, node_ip, gate.digest(content))
+        permit = self._permit(order, plan, marked, gate.digest(content))
         gate.grant(self.state_dir, msgspec.structs.replace(permit, reset=True))
         return reset_launch(order, self.settings, machine, attempt)
 
@@ -224,15 +246,6 @@ class Groundwork:
     def _unseal(self, sealed: bytes, name: str) -> str:
         return unseal(sealed, recipient=self.node_id, sealing_key=self.sealing_key, name=name)
 
-    def _node_ip(self, order: ClusterOrder, disk: Disk, surroundings: Surroundings) -> str | None:
-        assert order.plan is not None
-        seat = order.plan.seat_of(self.node_id)
-        if seat is not None:
-            return seat.node_ip
-        # Frozen at the first start, however the machine's addresses change later.
-        frozen = disk.agent_mark.node_ip if isinstance(disk.agent_mark, Mark) else None
-        return frozen or surroundings.node_ip
-
     def _obstacle(
         self,
         order: ClusterOrder,
@@ -280,13 +293,14 @@ class Groundwork:
             node_ip=node_ip,
         )
         if disk.agent_mark is None:  # On servers too: k3s has files there even without an agent.
-            write_mark(self.paths.agent, fresh)
+            agents = msgspec.structs.replace(fresh, epoch=order.readdressed)
+            write_mark(self.paths.agent, agents)
         if order.seat == "worker":
             return fresh
         mark = disk.server_mark
         assert mark != "damaged", "objected to"
         if mark is None:
-            held = () if order.formed else tuple(users_manifests(self.paths))
+            held = () if order.formed else tuple(self.paths.users_manifests())
             mark = msgspec.structs.replace(fresh, held=held, epoch=order.epoch)
         mark = msgspec.structs.replace(mark, begun=mark.begun or disk.has_etcd)
         write_mark(self.paths.server, mark)
@@ -372,15 +386,6 @@ def find_binary(paths: K3sPaths, environment: Mapping[str, str]) -> Path | None:
     named = environment.get("MESHD_K3S_BIN")
     found = named or shutil.which("k3s", path=environment.get("PATH")) or "/usr/local/bin/k3s"
     return Path(found).absolute() if os.access(found, os.X_OK) else None
-
-
-def users_manifests(paths: K3sPaths) -> list[str]:
-    """Return the manifests that lie there before k3s first starts, relative, sorted."""
-    return sorted(
-        str(path.relative_to(paths.manifests))
-        for path in paths.manifests.rglob("*")
-        if path.suffix in _MANIFEST_ENDINGS and not path.with_name(f"{path.name}.skip").exists()
-    )
 
 
 def _are_of(plan: ClusterPlan, ours: CandidateSecrets) -> bool:

@@ -30,7 +30,8 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
 
     `begun` says that the database was seen: from then on its absence is a loss, not a beginning.
     `held` are the users' manifests that wait for the cluster to be formed. `epoch` counts the
-    resets of etcd's membership that a server's database has been through; an agent's is 0.
+    resets of etcd's membership that a server's database has been through; an agent's is that of the
+    last one that changed addresses, which `node_ip` has followed.
     """
 
     cluster_id: str

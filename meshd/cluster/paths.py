@@ -9,6 +9,8 @@ API_PORT = 6443
 SERVER_PORTS = (API_PORT, 2379, 2380, 10250)
 """What a server listens on for other machines: API, etcd's clients and peers, kubelet."""
 
+_MANIFEST_ENDINGS = frozenset({".json", ".yaml", ".yml"})
+
 AGENT_PORT = 6444  # Of the load balancer inside a k3s agent, on 127.0.0.1.
 
 
@@ -62,3 +64,11 @@ class K3sPaths:
     @property
     def sqlite(self) -> Path:
         return self.server / "db" / "state.db"
+
+    def users_manifests(self) -> list[str]:
+        """Return the manifests that lie there before k3s first starts, relative, sorted."""
+        return sorted(
+            str(path.relative_to(self.manifests))
+            for path in self.manifests.rglob("*")
+            if path.suffix in _MANIFEST_ENDINGS and not path.with_name(f"{path.name}.skip").exists()
+        )

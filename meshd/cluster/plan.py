@@ -222,7 +222,7 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
     beginning = origin(order, machine.node_ip)
     initialises = "cluster-init" in beginning
     return Launch(
-        incarnation=f"{order.plan.cluster_id}/{mode}",
+        incarnation=f"{order.plan.cluster_id}/{mode}{_moved(order)}",
         argv=(str(machine.binary), mode, *arguments.args, *_restated(order, arguments)),
         environment=tuple(sorted(environment.items())),
         needs=(machine.paths.etcd_log,) if initialises and (begun or order.formed) else (),
@@ -231,6 +231,11 @@ def launch(order: ClusterOrder, settings: Settings, machine: Machine, *, begun: 
         formed=order.formed,
         server=str(beginning.get("server", "")),
     )
+
+
+def _moved(order: ClusterOrder) -> str:
+    """Return what tells a k3s with new addresses from the one before, which is to end for it."""
+    return f"/addresses-{order.readdressed}" if order.readdressed else ""
 
 
 def reset_launch(order: ClusterOrder, settings: Settings, machine: Machine, attempt: int) -> Launch:

@@ -239,7 +239,11 @@ class Resetting:
                 return tokens
             laid = await trio.to_thread.run_sync(
                 lambda: self._groundwork.lay_reset(
-                    around.order, tokens, around.surroundings, attempt=intent.attempt
+                    around.order,
+                    tokens,
+                    around.surroundings,
+                    attempt=intent.attempt,
+                    address=intent.seats[0].node_ip,
                 )
             )
             if isinstance(laid, Obstacle):
@@ -257,12 +261,7 @@ class Resetting:
     async def _ended(self, intent: Intent, held: Held) -> Obstacle | None:
         lines = held.last_exit.lines if held.last_exit is not None else ()
         if any(SUCCESS in line for line in lines):
-            mark = read_mark(self._paths.server)
-            assert isinstance(mark, Mark), "nothing was started without it"
-            write_mark(
-                self._paths.server,
-                msgspec.structs.replace(mark, epoch=intent.epoch, begun=True),
-            )
+            self._mark(intent.epoch, intent.seats[0].node_ip)
             # From now on this node may be the only server: what it lost is never begun anew.
             write_first_start(self._state_dir, intent.cluster_id, "begun")
             self._save(msgspec.structs.replace(intent, stage="reset"))
@@ -273,6 +272,13 @@ class Resetting:
             why = f"k3s did not reset the membership in {intent.attempt} attempts; last: {said}"
             self._save(msgspec.structs.replace(intent, stage="undoing", why=why))
         return None
+
+    def _mark(self, epoch: int, address: str) -> None:
+        """Say of the database which epoch it is of, and the address that its member has there."""
+        mark = read_mark(self._paths.server)
+        assert isinstance(mark, Mark), "nothing was started without it"
+        changed = msgspec.structs.replace(mark, epoch=epoch, node_ip=address, begun=True)
+        write_mark(self._paths.server, changed)
 
     async def _publish(self, intent: Intent, around: Around) -> Obstacle | None:
         order = around.order
@@ -293,9 +299,14 @@ class Resetting:
             )
         return _waiting("the record of the reset to be published")
 
-    async def _undo(self, intent: Intent, _: Around) -> Obstacle | None:
+    async def _undo(self, intent: Intent, around: Around) -> Obstacle | None:
         waiting = await self._down(intent)
         if waiting is None:
+            plan = around.order.plan
+            seat = plan.seat_of(intent.seats[0].node) if plan is not None else None
+            assert seat is not None, "nothing was published"
+            # An attempt may have marked it, and then the power failed before that was noted.
+            self._mark(intent.epoch - 1, seat.node_ip)
             await trio.to_thread.run_sync(self._put_back, intent)
             self._finish(intent, "failed", intent.why)
         return waiting

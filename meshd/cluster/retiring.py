@@ -81,7 +81,9 @@ class Retiring:
             await trio.to_thread.run_sync(lambda: set_aside(self._paths, cluster, to=folder))
         else:
             await trio.to_thread.run_sync(self._move_database, folder)
-            write_mark(self._paths.server, msgspec.structs.replace(mark, epoch=retire.epoch))
+            node_ip = retire.address or mark.node_ip
+            fresh = msgspec.structs.replace(mark, epoch=retire.epoch, node_ip=node_ip)
+            write_mark(self._paths.server, fresh)
         _LOG.warning("database_set_aside", cluster=cluster, epoch=mark.epoch, folder=str(folder))
         return None
 

@@ -17,6 +17,7 @@ from meshd.cluster.mark import Database
 from meshd.cluster.reset import Intent
 from meshd.daemon._drive import Driver
 from meshd.errors import MeshdError, UsageError
+from meshd.machine import read_address_problem
 from meshd.node import Node, Proposal, propose_reset
 
 BY_MAX = 100
@@ -49,6 +50,7 @@ class Operator:
             node.standing,
             api_answers=node.observed is not None and node.observed.endpoint is not None,
             confirm_dead=wanted.confirm_dead,
+            readdress=wanted.readdress,
         )
         database = self._sound(database, proposal)
         if self._cluster.resetting.intent is not None:
@@ -130,6 +132,8 @@ class Operator:
 
     def _shown(self, node: Node, proposal: Proposal, database: Database) -> dict[str, object]:
         names = node.directory.name
+        plan = node.standing.plan
+        vip = plan.vip if plan is not None else None
         written_s = (self._read_moment().wall_ms - database.written_ms) / 1000
         return {
             "cluster_id": proposal.cluster_id,
@@ -137,6 +141,12 @@ class Operator:
             "node": names(node.me),
             "dead": [names(seat.node) for seat in (*proposal.dead, *proposal.rivals)],
             "rejoin": [names(seat.node) for seat in proposal.seats[1:]],
+            "moved": [
+                [names(now.node), was.node_ip, now.node_ip]
+                for was, now in zip(proposal.were, proposal.seats, strict=True)
+                if was != now
+            ],
+            "vip_problem": None if vip is None else read_address_problem(wanted=None, vip=vip),
             "alive": [names(one) for one in sorted(node.directory.present()) if one != node.me],
             "database_bytes": database.size_bytes,
             "database_written_s_ago": round(max(written_s, 0.0)),

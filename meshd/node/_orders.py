@@ -102,6 +102,7 @@ def order_for(
             epoch=standing.epoch,
             retire=_retire(directory, standing, wish),
             survivor=standing.succession.survivor == directory.me,
+            readdressed=standing.succession.readdressed,
         )
     if order.seat == "none" or order.plan is None:
         return replace(order, abandoned=standing.abandoned) if standing.abandoned else order
@@ -137,11 +138,13 @@ def _retire(directory: Directory, standing: Standing, wish: RoleWish) -> Retire 
         for seat in plan.seats
         if directory[seat.node].link not in ("failed", "left")
     )
+    seat = plan.seat_of(directory.me)
     return Retire(
         cluster_id=plan.cluster_id,
         epoch=standing.epoch,
         wholly=seat_in(plan, directory.me, wish) not in ("initialiser", "server"),
         now=serving,
+        address=seat.node_ip if seat is not None else None,
     )
 
 

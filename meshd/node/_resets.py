@@ -14,6 +14,7 @@ from meshd.errors import MeshdError, NotPermitted, UsageError
 from meshd.events import Health, MembershipReset, Note
 from meshd.node._directory import Directory
 from meshd.node._orders import Standing
+from meshd.node._readdress import seats_now
 from roles import ClusterPlan, GenesisState, Seat
 from roles.resets import Resets, SeatsRecord, Succession, follow, origin_of, sign_reset
 
@@ -27,6 +28,7 @@ class Proposal:
         seats: who has a seat afterwards, this node first.
         dead: whose seats are given up.
         rivals: survivors of other resets of the epoch, whose databases give way to this one.
+        were: `seats` with the addresses that they had before.
     """
 
     cluster_id: str
@@ -35,6 +37,7 @@ class Proposal:
     seats: tuple[Seat, ...]
     dead: tuple[Seat, ...]
     rivals: tuple[Seat, ...] = ()
+    were: tuple[Seat, ...] = ()
 
     @property
     def epoch(self) -> int:
@@ -43,7 +46,12 @@ class Proposal:
 
 
 def propose_reset(
-    directory: Directory, standing: Standing, *, api_answers: bool, confirm_dead: Sequence[str]
+    directory: Directory,
+    standing: Standing,
+    *,
+    api_answers: bool,
+    confirm_dead: Sequence[str],
+    readdress: bool = False,
 ) -> Proposal:
     """Return what a reset would do, or refuse it.
 
@@ -52,6 +60,7 @@ def propose_reset(
         standing: what is decided.
         api_answers: whether the API server on this node does.
         confirm_dead: seats that the operator names dead: hostname, node name or id.
+        readdress: seats that are heard go on at the addresses that they have now.
 
     Raises:
         MeshdError: why it may not be.
@@ -63,7 +72,8 @@ def propose_reset(
             "the cluster has not formed yet, so there is nothing to reset",
             fix="`meshd explain genesis` says what it waits for; it goes on by itself",
         )
-    if plan.seat_of(directory.me) is None:
+    own = plan.seat_of(directory.me)
+    if own is None:
         raise NotPermitted(
             "MESH-4020",
             "this node has no seat in the control plane, so it has no database",
@@ -76,36 +86,25 @@ def propose_reset(
     _refuse_heard(directory, dead, present)
     others = [seat for seat in nameable if seat.node != directory.me]
     if not rivals:
-        _refuse_repairable(directory, plan, api_answers=api_answers)
+        # An only server answers on after its address changed, but nobody finds it any more.
+        alone = readdress and len(plan.seats) == 1
+        _refuse_repairable(directory, plan, api_answers=api_answers and not alone)
     _refuse_under_way(directory, standing)
-    silent = [seat for seat in others if seat.node not in present and seat not in dead]
-    if silent:
-        raise MeshdError(
-            "MESH-4023",
-            f"{_names(directory, silent)} has a seat, is not heard, and is not named dead: it may "
-            "be alive where this node does not see it, and serve",
-            fix="bring it back, or, once it is certain that it never runs again as it was: "
-            + " ".join(f"--confirm-dead {directory.name(seat.node)}" for seat in silent),
-        )
-    alive = [seat for seat in others if seat not in dead and seat not in rivals]
-    if not rivals and 1 + len(alive) > len(plan.seats) // 2:
-        raise MeshdError(
-            "MESH-4021",
-            f"this node and {_names(directory, alive) or 'nobody else'} are {1 + len(alive)} of "
-            f"{len(plan.seats)} seats: etcd can have its majority again",
-            fix="see in `meshd status` what k3s waits for there; to give up a seat whose database "
-            "is lost, power that machine off and name it with --confirm-dead",
-        )
-    own = plan.seat_of(directory.me)
-    assert own is not None
+    heard = [seat for seat in others if seat.node in present]
+    _refuse_unaccounted(directory, [s for s in others if s not in heard and s not in dead])
+    kept = (own, *(seat for seat in heard if seat not in rivals))
+    seats = seats_now(directory, plan, kept) if readdress else kept
+    if not rivals:
+        _refuse_majority(directory, plan, [seat for seat in kept if seat in seats])
     chain = standing.succession.chain
     return Proposal(
         cluster_id=plan.cluster_id,
         base=standing.epoch,
         before=chain[-1].digest if chain else origin_of(plan),
-        seats=(own, *alive),
+        seats=seats,
         dead=tuple(seat for seat in dead if seat in plan.seats),
         rivals=rivals,
+        were=kept,
     )
 
 
@@ -293,6 +292,46 @@ def _refuse_repairable(directory: Directory, plan: ClusterPlan, *, api_answers: 
             fix="nothing is to be reset: a server that lost its database joins again by itself, "
             "see `meshd status`",
         )
+
+
+def _refuse_unaccounted(directory: Directory, silent: Sequence[Seat]) -> None:
+    if silent:
+        raise MeshdError(
+            "MESH-4023",
+            f"{_names(directory, silent)} has a seat, is not heard, and is not named dead: it may "
+            "be alive where this node does not see it, and serve",
+            fix="bring it back, or, once it is certain that it never runs again as it was: "
+            + " ".join(f"--confirm-dead {directory.name(seat.node)}" for seat in silent),
+        )
+
+
+def _refuse_majority(directory: Directory, plan: ClusterPlan, steady: Sequence[Seat]) -> None:
+    """Refuse if the seats that are heard, at the addresses that etcd knows, are a majority."""
+    if len(steady) <= len(plan.seats) // 2:
+        return
+    names = [directory.name(seat.node) for seat in steady if seat.node != directory.me]
+    me = ["this node"] if len(names) < len(steady) else []
+    moved = [seat for seat in steady if _has_moved(directory, seat)]
+    fix = (
+        "see in `meshd status` what k3s waits for there; to give up a seat whose database is lost, "
+        "power that machine off and name it with --confirm-dead"
+    )
+    if moved:
+        fix = (
+            f"{_names(directory, moved)} has another address now: give back those that the cluster "
+            "knows, or, if they are gone for good, add --readdress"
+        )
+    raise MeshdError(
+        "MESH-4021",
+        f"{' and '.join([*me, ', '.join(names) or 'nobody else'])} are {len(steady)} of "
+        f"{len(plan.seats)} seats: etcd can have its majority again",
+        fix=fix,
+    )
+
+
+def _has_moved(directory: Directory, seat: Seat) -> bool:
+    facts = directory[seat.node].facts
+    return facts is not None and facts.node_ip not in (None, seat.node_ip)
 
 
 def _refuse_under_way(directory: Directory, standing: Standing) -> None:

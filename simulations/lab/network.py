@@ -170,6 +170,20 @@ def change_address(node: NodePlaces, verb: Literal["add", "del"], address: str) 
     _batch(node.namespace, [f"addr {verb} {address} dev {node.card}"])
 
 
+def readdress(node: NodePlaces, address: str) -> None:
+    """Give a running node another address on the LAN for good, as another DHCP server would."""
+    places, card = node.places, node.card
+    _batch(
+        node.namespace,
+        [
+            f"addr del {node.address}/{places.prefix_length} dev {card}",
+            f"addr add {address}/{places.prefix_length} dev {card}",
+            f"route replace default via {places.gateway} dev {card}",
+        ],
+    )
+    _batch(places.lan, [f"route replace {node.pod_subnet} via {address}"])
+
+
 def received_bytes(node: NodePlaces) -> int:
     """Return how many bytes a node's card on the LAN has received, link headers included."""
     shown = json.loads(

@@ -222,6 +222,8 @@ RESET: Json = {
     "node": "n3",
     "dead": ["n1", "n2"],
     "rejoin": [],
+    "moved": [],
+    "vip_problem": None,
     "alive": ["cell-1"],
     "database_bytes": 3_250_586,
     "database_written_s_ago": 125,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.cli import bootstrap
+from tests.cli import fake_daemon
 from tests.cli.conftest import Meshd
 from tests.cli.fake_daemon import FakeDaemon, Json, running
 
@@ -39,7 +40,21 @@ def as_anna(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_shows_and_begins_nothing(meshd: Meshd, daemon: FakeDaemon) -> None:
     ran = meshd("bootstrap", "reset", *DEAD, "--dry-run")
     assert (ran.code, ran.out, ran.err) == (0, SHOWN, "")
-    assert daemon.posted == [{"confirm_dead": ["n1", "n2"], "by": "anna"}]
+    assert daemon.posted == [{"confirm_dead": ["n1", "n2"], "by": "anna", "readdress": False}]
+
+
+def test_new_addresses_are_shown_and_what_becomes_of_the_virtual_one(
+    meshd: Meshd, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = "none of its subnets (10.1.0.0/24) holds the virtual address 10.0.0.50"
+    moved = [["n3", "10.0.0.13", "10.1.0.13"], ["n1", "10.0.0.11", "10.1.0.11"]]
+    for one, key in ((moved, "moved"), (problem, "vip_problem")):
+        monkeypatch.setitem(fake_daemon.RESET, key, one)
+    ran = meshd("bootstrap", "reset", "--readdress", "--dry-run")
+    assert (ran.code, ran.err) == (0, "")
+    assert "  address      n3: 10.0.0.13 before, 10.1.0.13 from now on\n" in ran.out
+    assert f"  WARNING      {problem} of the cluster: nobody will reach it." in ran.out
+    assert daemon.posted == [{"confirm_dead": [], "by": "anna", "readdress": True}]
 
 
 def test_it_is_followed_to_its_end(meshd: Meshd, daemon: FakeDaemon) -> None:

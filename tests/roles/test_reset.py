@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import msgspec
@@ -92,6 +93,23 @@ def test_what_does_not_follow_is_refused(change: dict[str, object], why: str) ->
 def test_who_never_had_a_seat_resets_nothing() -> None:
     record = msgspec.structs.replace(reset(2).record, survivor=people.IDS[6])
     assert judge(record, (PLAN,), {}) == (False, "its survivor had no seat")
+
+
+def test_a_seat_may_have_another_address_from_an_epoch_on() -> None:
+    first = reset(2, 4)
+    seat, other = first.record.seats
+    moved = msgspec.structs.replace(
+        reset(2, 4, after=first).record, seats=(replace(seat, node_ip="10.0.9.1"), other)
+    )
+    second = read_reset(sign_reset(people.SIGNERS[2], moved), network_id=NETWORK)
+    third = reset(2, 4, after=second)
+    assert verdict(second, first) == (True, "")
+    for chain, epoch in (((first,), 0), ((first, second), 2), ((first, second, third), 2)):
+        found = follow(PLAN, known(*chain), held=b"", me=people.IDS[0])
+        assert (found.epoch, found.readdressed) == (len(chain), epoch)
+        assert found.plan is not None
+        address = seat.node_ip if epoch == 0 else "10.0.9.1"
+        assert [one.node_ip for one in found.plan.seats] == [address, other.node_ip]
 
 
 def test_a_seat_that_was_given_up_resets_nothing_afterwards() -> None:
