@@ -105,13 +105,21 @@ def _show(shown: Json) -> None:
     )
     if rejoin:
         click.echo(f"  joins again  {_listed(rejoin)}: the database there is set aside")
-    for name, was, now in shown["moved"]:
-        click.echo(f"  address      {name}: {was} before, {now} from now on")
-    if shown["moved"] and shown["vip_problem"] is not None:
-        click.echo(f"  WARNING      {shown['vip_problem']} of the cluster: {_NO_VIP}")
+    _show_addresses(shown)
     servers = [shown["node"], *rejoin]
     few = "; it can lose none" if len(servers) < 3 else ""
     click.echo(f"  afterwards   control plane {_listed(servers)}{few}")
+
+
+def _show_addresses(shown: Json) -> None:
+    """Show all of them if one changes: one that wrongly stays must be seen before it is decided."""
+    if all(was == now for _, was, now in shown["addresses"]):
+        return
+    for name, was, now in shown["addresses"]:
+        told = f"{was}, as before" if was == now else f"{was} before, {now} from now on"
+        click.echo(f"  address      {name}: {told}")
+    if shown["vip_problem"] is not None:
+        click.echo(f"  WARNING      {shown['vip_problem']} of the cluster: {_NO_VIP}")
 
 
 def _listed(names: list[str]) -> str:

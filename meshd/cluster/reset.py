@@ -56,13 +56,17 @@ _LOG: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """`cluster/reset.json`: what was asked for, and how far it is. `outcome` is set at the end."""
+    """`cluster/reset.json`: what was asked for, and how far it is. `outcome` is set at the end.
+
+    `was` is the address of this node's seat before, which is put back with the database.
+    """
 
     cluster_id: str
     epoch: int
     before: bytes
     seats: tuple[Seat, ...]
     dead: tuple[Seat, ...]
+    was: str
     by: str
     at_ms: int
     stage: Stage = "asked"
@@ -299,14 +303,11 @@ class Resetting:
             )
         return _waiting("the record of the reset to be published")
 
-    async def _undo(self, intent: Intent, around: Around) -> Obstacle | None:
+    async def _undo(self, intent: Intent, _: Around) -> Obstacle | None:
         waiting = await self._down(intent)
         if waiting is None:
-            plan = around.order.plan
-            seat = plan.seat_of(intent.seats[0].node) if plan is not None else None
-            assert seat is not None, "nothing was published"
             # An attempt may have marked it, and then the power failed before that was noted.
-            self._mark(intent.epoch - 1, seat.node_ip)
+            self._mark(intent.epoch - 1, intent.was)
             await trio.to_thread.run_sync(self._put_back, intent)
             self._finish(intent, "failed", intent.why)
         return waiting

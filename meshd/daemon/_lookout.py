@@ -250,7 +250,8 @@ def moved_item(planned: str | None, held: Collection[str]) -> tuple[Health, ...]
             severity="error",
             message=f"the cluster knows this machine at {planned}, but it {now}",
             fix=f"give it {planned} back (a fixed address, or a reservation in DHCP): etcd and the "
-            "other nodes keep to it, and k3s goes on by itself then",
+            "other nodes keep to it, and k3s goes on by itself then. If the servers' addresses are "
+            "gone for good: `meshd bootstrap reset --readdress`, docs/reset.md",
         ),
     )
 

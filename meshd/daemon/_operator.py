@@ -104,6 +104,7 @@ class Operator:
                     before=proposal.before,
                     seats=proposal.seats,
                     dead=proposal.dead,
+                    was=proposal.were[0].node_ip,
                     by=by or "root",
                     at_ms=self._read_moment().wall_ms,
                 )
@@ -141,10 +142,9 @@ class Operator:
             "node": names(node.me),
             "dead": [names(seat.node) for seat in (*proposal.dead, *proposal.rivals)],
             "rejoin": [names(seat.node) for seat in proposal.seats[1:]],
-            "moved": [
+            "addresses": [
                 [names(now.node), was.node_ip, now.node_ip]
                 for was, now in zip(proposal.were, proposal.seats, strict=True)
-                if was != now
             ],
             "vip_problem": None if vip is None else read_address_problem(wanted=None, vip=vip),
             "alive": [names(one) for one in sorted(node.directory.present()) if one != node.me],

@@ -27,8 +27,8 @@ class Proposal:
         base: the epoch of the database that it starts from.
         seats: who has a seat afterwards, this node first.
         dead: whose seats are given up.
-        rivals: survivors of other resets of the epoch, whose databases give way to this one.
         were: `seats` with the addresses that they had before.
+        rivals: survivors of other resets of the epoch, whose databases give way to this one.
     """
 
     cluster_id: str
@@ -36,8 +36,8 @@ class Proposal:
     before: bytes
     seats: tuple[Seat, ...]
     dead: tuple[Seat, ...]
+    were: tuple[Seat, ...]
     rivals: tuple[Seat, ...] = ()
-    were: tuple[Seat, ...] = ()
 
     @property
     def epoch(self) -> int:

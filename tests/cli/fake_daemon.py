@@ -222,7 +222,7 @@ RESET: Json = {
     "node": "n3",
     "dead": ["n1", "n2"],
     "rejoin": [],
-    "moved": [],
+    "addresses": [["n3", "10.0.0.13", "10.0.0.13"]],
     "vip_problem": None,
     "alive": ["cell-1"],
     "database_bytes": 3_250_586,

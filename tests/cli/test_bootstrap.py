@@ -47,12 +47,13 @@ def test_new_addresses_are_shown_and_what_becomes_of_the_virtual_one(
     meshd: Meshd, daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem = "none of its subnets (10.1.0.0/24) holds the virtual address 10.0.0.50"
-    moved = [["n3", "10.0.0.13", "10.1.0.13"], ["n1", "10.0.0.11", "10.1.0.11"]]
-    for one, key in ((moved, "moved"), (problem, "vip_problem")):
+    moved = [["n3", "10.0.0.13", "10.1.0.13"], ["n4", "10.0.0.14", "10.0.0.14"]]
+    for one, key in ((moved, "addresses"), (problem, "vip_problem")):
         monkeypatch.setitem(fake_daemon.RESET, key, one)
     ran = meshd("bootstrap", "reset", "--readdress", "--dry-run")
     assert (ran.code, ran.err) == (0, "")
     assert "  address      n3: 10.0.0.13 before, 10.1.0.13 from now on\n" in ran.out
+    assert "  address      n4: 10.0.0.14, as before\n" in ran.out
     assert f"  WARNING      {problem} of the cluster: nobody will reach it." in ran.out
     assert daemon.posted == [{"confirm_dead": [], "by": "anna", "readdress": True}]
 

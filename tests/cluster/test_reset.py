@@ -29,6 +29,7 @@ INTENT = Intent(
     before=b"b" * 32,
     seats=plan().seats[1:2],
     dead=(plan().seats[0], plan().seats[2]),
+    was=plan().seats[1].node_ip,
     by="anna",
     at_ms=1_795_715_760_000,
 )
