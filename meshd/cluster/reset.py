@@ -307,7 +307,8 @@ class Resetting:
         waiting = await self._down(intent)
         if waiting is None:
             # An attempt may have marked it, and then the power failed before that was noted.
-            self._mark(intent.epoch - 1, intent.was)
+            if isinstance(read_mark(self._paths.server), Mark):
+                self._mark(intent.epoch - 1, intent.was)
             await trio.to_thread.run_sync(self._put_back, intent)
             self._finish(intent, "failed", intent.why)
         return waiting
