@@ -191,11 +191,15 @@ def _outcome(world: World) -> Outcome:
 def flaws(world: World) -> Iterator[str]:
     """Yield what is wrong with a split: each node of each cluster has to name both, and go on.
 
-    Of two plans of which one formed, each node that follows either has to say so. That none
-    forms is never right: plans that met are ended together.
+    Of two plans of which one formed, each node that follows either has to say so. None may form
+    only if two plans were decided and one has no lease; else plans that met are ended together.
     """
     formed = _formed(world)
     if not formed:
+        plans = {node.genesis.state.plan for node in _nodes(world)} - {None}
+        if len(plans) > 1 and not all(plan.leased for plan in plans if plan is not None):
+            yield from _unsaid(world)
+            return
         yield f"no cluster formed: {sorted({str(node.waiting_for) for node in _nodes(world)})}"
         return
     if len(formed) < 2:

@@ -10,7 +10,7 @@ from meshd.explain import Given, explain
 from meshd.node import Node
 from meshd.status import build_status
 from roles import Bounds, GenesisState
-from simulations.model.open import begin, flaws, report, run_open_seed
+from simulations.model.open import Onlooker, begin, flaws, report, run_open_seed
 from simulations.model.scenario import calm
 from simulations.model.world import World
 
@@ -117,9 +117,11 @@ def states_of(world: World) -> list[GenesisState]:
     return [m.peer.genesis.state for m in world.machines if isinstance(m.peer, Node)]
 
 
-def test_halves_that_meet_before_either_formed_become_one_cluster() -> None:
+def met_unformed(*, fuse: bool) -> tuple[World, Onlooker]:
+    """Return a network whose halves each started a plan, and met before k3s was up."""
     scenario = replace(calm(Bounds.unbounded(control_plane=1), 4), k3s_slowness=8.0)
-    world, onlooker = begin(scenario)
+    machines = tuple(replace(machine, fuse=fuse) for machine in scenario.machines)
+    world, onlooker = begin(replace(scenario, machines=machines))
     world.faulty = False
     world.network.separate([0, 1])
     world.links_changed()
@@ -130,9 +132,25 @@ def test_halves_that_meet_before_either_formed_become_one_cluster() -> None:
     world.network.mend()
     world.links_changed()
     world.timeline.run_until(900.0)
+    return world, onlooker
+
+
+def test_halves_that_meet_before_either_formed_become_one_cluster() -> None:
+    world, onlooker = met_unformed(fuse=True)
     nodes = [machine.peer for machine in world.machines if isinstance(machine.peer, Node)]
     assert [node.genesis.state.formed for node in nodes] == [True] * 4
     assert {node.genesis.state.generation for node in nodes} == {2}
     assert len({node.order.plan.cluster_id for node in nodes if node.order.plan}) == 1
     assert list(flaws(world)) == []
     assert not onlooker.beside
+
+
+def test_halves_without_leases_wait_and_say_so_which_is_known() -> None:
+    world, _ = met_unformed(fuse=False)
+    assert not any(state.formed for state in states_of(world))
+    assert {state.generation for state in states_of(world)} == {1}
+    assert list(flaws(world)) == []
+    for state in states_of(world):
+        (alarm,) = state.problems
+        assert alarm.code == "MESH-4007"
+        assert "give those a new token" in alarm.fix
