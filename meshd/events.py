@@ -312,6 +312,7 @@ class ClusterOrder:
             started k3s before takes its present address as its own, once.
         rival: who else resets the membership at this moment and goes before this node: a reset here
             that has touched nothing yet gives way.
+        heard: the other servers that are heard, while this node resets the membership.
     """
 
     seat: Literal["initialiser", "server", "worker", "none"]
@@ -330,6 +331,7 @@ class ClusterOrder:
     survivor: bool = False
     readdressed: int = 0
     rival: str | None = None
+    heard: tuple[NodeId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,9 @@ def k3s_gate(
                 fix="restart meshd, which writes it again; k3s of a formed cluster starts all the "
                 "same",
             )
-        newest, epoch = (None, None) if permit is None else _newest(run_dir)
+        newest, epoch = None, None
+        if permit is not None:
+            newest, epoch = _newest(run_dir, has_database=permit.seat != "worker")
         why = refusal(
             permit,
             argv=words,
@@ -78,7 +80,7 @@ def k3s_gate(
         )
 
 
-def _newest(run_dir: Path) -> tuple[int, int] | tuple[None, None]:
+def _newest(run_dir: Path, *, has_database: bool) -> tuple[int, int] | tuple[None, None]:
     """Return the generation and the epoch that the daemon knows, or None twice.
 
     Once it holds all that another node held, or after a while: a whole cluster is powered on in any
@@ -91,7 +93,8 @@ def _newest(run_dir: Path) -> tuple[int, int] | tuple[None, None]:
         except MeshdError:
             return None, None  # A broken meshd keeps no formed k3s from starting.
         others = [node["path"] for node in status["nodes"] if node["path"] != "self"]
-        heard = any(others) and status["ledger"]["synchronised_with"]
+        # Only a database can be of before a reset whose record is still on its way here.
+        heard = any(others) and (status["ledger"]["synchronised_with"] or not has_database)
         if not others or heard or time.monotonic() >= deadline:
             genesis = status["genesis"]
             return int(genesis["generation"]), int(genesis.get("epoch", 0))

@@ -108,13 +108,13 @@ class K3sCluster:
         self._tokens: Tokens | None = None
         self._laid: tuple[ClusterOrder, Launch] | None = None
         self._ending = Ending(state_dir, self._paths, self._hostinit)
-        self._retiring = Retiring(state_dir, self._paths, self._hostinit)
+        self._watch = Watch(self._paths, node_name)
+        self._retiring = Retiring(state_dir, self._paths, self._hostinit, self._watch.api_answers)
         self.resetting = Resetting(
             state_dir, self._paths, self._hostinit, self._groundwork, clock=lambda: clock().at
         )
         self._course = Course()
         self._guide = Guide(self._paths)
-        self._watch = Watch(self._paths, node_name)
         vip = settings.kubevip or KubeVip(address="")  # The address is the plan's.
         self._guardian = kubevip.Guardian(
             node_name=node_name, lease_duration_s=vip.lease_duration_s
@@ -328,7 +328,6 @@ class K3sCluster:
             ),
             self._said,
         )
-        self._retiring.note(answers=said.endpoint is not None, now=self._clock().at)
         self.resetting.look(said)
         if said.state == "ready":
             for name in order.remove:

@@ -13,8 +13,7 @@ but this starts k3s; what is not known to have succeeded is done again, or undon
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ import trio
 
 from meshd.cluster import gate, kubevip
 from meshd.cluster.aside import aside_folder
+from meshd.cluster.copying import copy_aside
 from meshd.cluster.ending import refused
 from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens
 from meshd.cluster.hostinit import Held, HostInit
@@ -45,8 +45,9 @@ from meshd.whole_file import make_folder, sync_folder, write_whole
 from roles import Seat
 
 ATTEMPTS_MAX = 3
-ROOM_MIN_BYTES = 64 << 20  # Beside the copy; k3s writes a little before it compacts.
 TOLD_AGAIN_S = 2.0
+HEARING_S = 20.0
+"""So long one that goes on after a restart waits to hear of a server that is back. A guess."""
 SUCCESS = "Managed etcd cluster membership has been reset"
 """What k3s says at the end (v1.34.1). The flag that it leaves on disk comes before the work."""
 
@@ -105,6 +106,8 @@ class Resetting:
         self._told_at = float("-inf")
         self.damage: str | None = None
         self.intent = self._load()
+        # Who goes on with one after a restart has heard nobody yet.
+        self._not_before = clock() + HEARING_S if self.intent is not None else float("-inf")
         self.last = self._load_last()
         self.sentence = ""  # What it waits for.
 
@@ -155,13 +158,20 @@ class Resetting:
         order = around.order
         if order.plan is None or order.plan.cluster_id != intent.cluster_id:
             return _waiting("what is decided to be read from the disk")
-        untouched = intent.stage in ("asked", "stopped", "copied")
         first = order.rival or ("another node" if order.epoch >= intent.epoch else None)
-        if untouched and first is not None:
-            self._finish(
-                intent, "gave way", f"{first} resets the membership: nothing was done here"
-            )
-            return None
+        back = [seat.node_name for seat in intent.dead if seat.node in order.heard]
+        against = f"{first} resets the membership" if first is not None else None
+        if against is None and back:
+            against = f"{', '.join(back)}, which was to be dead, is heard again"
+        if intent.stage in ("asked", "stopped", "copied"):
+            if against is not None and intent.attempt == 0:
+                self._finish(intent, "gave way", f"{against}: nothing was done here")
+                return None
+            if against is not None:  # An attempt may have changed the database.
+                self._save(msgspec.structs.replace(intent, stage="undoing", why=against))
+                return None
+            if self._clock() < self._not_before:
+                return _waiting("a moment to hear whether a server that was to be dead is back")
         steps = {
             "asked": self._stop,
             "stopped": self._copy,
@@ -195,38 +205,11 @@ class Resetting:
         return None
 
     async def _copy(self, intent: Intent, _: Around) -> Obstacle | None:
-        missing = await trio.to_thread.run_sync(self._copy_aside, intent)
+        missing = await trio.to_thread.run_sync(copy_aside, self._database, self._copy_of(intent))
         if missing is not None:
             self._finish(intent, "failed", missing)
         else:
             self._save(msgspec.structs.replace(intent, stage="copied"))
-        return None
-
-    def _copy_aside(self, intent: Intent) -> str | None:
-        """Copy the database, durably; return why that cannot be, as a sentence."""
-        copy = self._copy_of(intent)
-        if copy.exists():
-            return None  # It is renamed only once it is whole.
-        make_folder(copy.parent, mode=0o700)
-        size = size_of_tree(self._database)
-        free = shutil.disk_usage(copy.parent).free
-        if free < size + ROOM_MIN_BYTES:
-            needed = (size + ROOM_MIN_BYTES) >> 20
-            return (
-                f"a copy of the database needs {needed} MiB at {copy.parent}, and {free >> 20} MiB "
-                "are free: nothing was done"
-            )
-        part = copy.with_name("etcd.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(self._database, part)
-        for path in (*part.rglob("*"), part):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        part.rename(copy)
-        sync_folder(copy.parent)
         return None
 
     async def _prepare_attempt(self, intent: Intent, _: Around) -> Obstacle | None:
@@ -315,8 +298,10 @@ class Resetting:
 
     def _put_back(self, intent: Intent) -> None:
         copy = self._copy_of(intent)
-        if not copy.exists():
+        if not copy.exists() and any(copy.parent.glob("etcd-failed*")):
             return  # Put back, and then the power failed.
+        if not copy.exists():
+            raise FileNotFoundError(errno.ENOENT, "the copy of the database is gone", str(copy))
         if self._database.exists():
             target, number = copy.with_name("etcd-failed"), 2
             while target.exists():
@@ -377,11 +362,6 @@ class Resetting:
         sync_folder(self._file.parent)
         self.intent, self.last, self._laid = None, ended, None
         _LOG.warning("reset_ended", outcome=outcome, epoch=intent.epoch, why=why)
-
-
-def size_of_tree(folder: Path) -> int:
-    """Return how many bytes the files below a folder have."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _waiting(sentence: str) -> Obstacle:

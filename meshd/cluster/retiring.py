@@ -6,6 +6,7 @@ living server dead must be able to see that; nothing is set aside before a serve
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -22,27 +23,33 @@ from meshd.cluster.paths import K3sPaths
 from meshd.events import ClusterOrder, Retire
 from meshd.whole_file import make_folder, sync_folder
 
-SERVING_S = 20.0
-"""How long an API server may be silent and still count as serving: an election of etcd's leader
-takes 5 to 10 s. A guess; a database that is not started yet waits for nothing."""
+SERVING_S = 120.0
+"""How long an API server may be silent and still count as serving: a stall of all servers must not
+end a majority that lives. A guess; a database that is not started yet waits for nothing."""
 
 _LOG: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 
 class Retiring:
-    """`superseded`: a database of before is being served here, and left alone."""
+    """`superseded`: a database of before is being served here, and left alone.
 
-    def __init__(self, state_dir: Path, paths: K3sPaths, hostinit: HostInit) -> None:
+    Args:
+        serves: whether an API server answers on this machine, whatever this node is ordered to be.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        paths: K3sPaths,
+        hostinit: HostInit,
+        serves: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._state_dir = state_dir
         self._paths = paths
         self._hostinit = hostinit
+        self._serves = serves
         self.superseded = False
         self._answered_at: float | None = None
-
-    def note(self, *, answers: bool, now: float) -> None:
-        """Take note of whether the API server here answered, at every look."""
-        if answers:
-            self._answered_at = now
 
     async def retire(self, order: ClusterOrder, now: float) -> Obstacle | None:
         """Do what the order wants of an old database; return what the rest waits for."""
@@ -57,9 +64,15 @@ class Retiring:
             if not isinstance(mark, Mark) or not _is_of_before(mark, retire):
                 return None
             held = self._hostinit.look()
+            if held.pid is not None and await self._serves():
+                self._answered_at = now
             if held.pid is not None and now - self._answered_at < SERVING_S:
+                # Nothing else is done meanwhile, either: what serves keeps its seat and its tokens.
                 self.superseded = True
-                return None
+                return _waiting(
+                    f"k3s here serves the database of before epoch {retire.epoch} and is left "
+                    "alone; restart it to have that set aside"
+                )
             return await self._stop_and_move(retire, mark)
         except OSError as error:
             return refused(error)

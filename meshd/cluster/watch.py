@@ -42,10 +42,15 @@ class Watch:
     def __init__(self, paths: K3sPaths, node_name: str) -> None:
         self._paths = paths
         self._server: ServerApi | None = None
+        self._any = ServerApi(paths, {})
         self._agent = AgentApi(paths, node_name)
         self._vip: VipProbe | None = None
         self._vip_address: str | None = None
         self._complaint: tuple[Complaint, float] | None = None
+
+    async def api_answers(self) -> bool:
+        """Whether an API server answers here, whatever this node is ordered to be."""
+        return (await self._any.read(thorough=False)).api_answers
 
     async def use_passwords(self, *, server: str | None, node: str) -> None:
         """Read with these from now on."""
@@ -83,6 +88,7 @@ class Watch:
     async def close(self) -> None:
         """Drop all connections."""
         await self._agent.close()
+        await self._any.close()
         if self._server is not None:
             await self._server.close()
         if self._vip is not None:

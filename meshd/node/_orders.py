@@ -114,19 +114,35 @@ def order_for(
         hold=hold,
         servers_version=_version_at(directory, order),
         remove=(*lost, *given_up_nodes(directory, standing.succession)),
-        rival=_rival(directory, standing) if serves else None,
+        rival=_rival(directory, order.plan, standing) if serves else None,
+        heard=_heard_seats(directory, order.plan, standing) if serves else (),
     )
 
 
-def _rival(directory: Directory, standing: Standing) -> str | None:
-    """Return the name of a node with a lower id on which a reset is under way, or None."""
-    for known in directory:
-        if known.node >= directory.me:
-            break  # They are sorted.
-        under_way = known.k3s is not None and known.k3s.resetting > standing.epoch
-        if under_way and known.node in directory.present():
+def _rival(directory: Directory, plan: ClusterPlan, standing: Standing) -> str | None:
+    """Return the name of a server with a lower id on which a reset is under way, or None."""
+    for seat in sorted(plan.seats, key=lambda seat: seat.node):
+        if seat.node >= directory.me:
+            break
+        known = directory[seat.node]
+        if is_resetting(known, plan, standing.epoch) and seat.node in directory.present():
             return known.name
     return None
+
+
+def is_resetting(known: Known, plan: ClusterPlan, epoch: int) -> bool:
+    """Whether a reset of the cluster is under way there, as it says; only servers are asked."""
+    record = known.k3s
+    ours = record is not None and record.cluster_id == plan.cluster_id
+    return ours and record is not None and record.resetting == epoch + 1
+
+
+def _heard_seats(directory: Directory, plan: ClusterPlan, standing: Standing) -> tuple[NodeId, ...]:
+    """Return which other servers are heard; only while a reset is under way here."""
+    if not is_resetting(directory[directory.me], plan, standing.epoch):
+        return ()
+    present = directory.present()
+    return tuple(seat.node for seat in plan.seats if seat.node in present)
 
 
 def _retire(directory: Directory, standing: Standing, wish: RoleWish) -> Retire | None:

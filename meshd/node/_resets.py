@@ -13,7 +13,7 @@ from ledger import NodeId, Signer
 from meshd.errors import MeshdError, NotPermitted, UsageError
 from meshd.events import Health, MembershipReset, Note
 from meshd.node._directory import Directory
-from meshd.node._orders import Standing
+from meshd.node._orders import Standing, is_resetting
 from meshd.node._readdress import seats_now
 from roles import ClusterPlan, GenesisState, Seat
 from roles.resets import Resets, SeatsRecord, Succession, follow, origin_of, sign_reset
@@ -336,9 +336,10 @@ def _has_moved(directory: Directory, seat: Seat) -> bool:
 
 def _refuse_under_way(directory: Directory, standing: Standing) -> None:
     present = directory.present()
-    for known in directory:
-        record = known.k3s
-        if record is None or record.resetting <= standing.epoch:
+    plan = standing.plan
+    assert plan is not None
+    for known in (directory[seat.node] for seat in plan.seats):
+        if not is_resetting(known, plan, standing.epoch):
             continue
         if known.node == directory.me or known.node in present:
             raise MeshdError(

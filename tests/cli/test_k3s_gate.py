@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,11 +19,11 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(k3s_gate, "_LOOK_S", 0.01)
 
 
-def permitted(folder: Path, *, epoch: int) -> None:
+def permitted(folder: Path, *, epoch: int, seat: Literal["server", "worker"] = "server") -> None:
     permit = Permit(
         cluster_id="c1" * 16,
         generation=1,
-        seat="server",
+        seat=seat,
         formed=True,
         leased=False,
         alone=False,
@@ -59,6 +60,16 @@ def test_it_waits_for_all_that_a_neighbour_knows_and_then_refuses_a_database_of_
     assert "etcd's membership was reset (epoch 1) and this database is of before" in asked(
         meshd, tmp_path
     )
+    assert looks == []
+
+
+def test_a_worker_has_no_database_and_waits_for_a_neighbour_only(
+    meshd: Meshd, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    permitted(tmp_path, epoch=0, seat="worker")
+    looks = [heard(epoch=0, whole=False)]
+    daemon.status = lambda: looks.pop(0)
+    assert "this node is to run `k3s agent`" in asked(meshd, tmp_path)
     assert looks == []
 
 

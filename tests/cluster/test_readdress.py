@@ -158,18 +158,22 @@ async def test_an_attempt_that_was_marked_and_then_failed_is_undone_wholly(tmp_p
     assert disk.database.read_bytes() == test_reset.OLD
 
 
+async def silent() -> bool:
+    return False
+
+
 async def test_a_server_that_joins_again_takes_its_seats_address(tmp_path: Path) -> None:
     before = lay(tmp_path, N2, server(formed=True))
     begin(tmp_path)
     host = FakeHostInit()
     host.held = DOWN
     paths, order = k3s_paths(tmp_path), moved(server(formed=True))
-    waiting = await Retiring(tmp_path / "state", paths, host).retire(
+    waiting = await Retiring(tmp_path / "state", paths, host, silent).retire(
         moved(server(formed=True), now=False), 0.0
     )
     assert waiting is not None
     assert address_in(paths.server) == ADDRESSES[N2]
-    assert await Retiring(tmp_path / "state", paths, host).retire(order, 0.0) is None
+    assert await Retiring(tmp_path / "state", paths, host, silent).retire(order, 0.0) is None
     assert (address_in(paths.server), address_in(paths.agent)) == (NOW[N2], ADDRESSES[N2])
     launch = lay_at(tmp_path, N2, order, around(NOW[N2], NOW[N2]))
     assert isinstance(launch, Launch), launch

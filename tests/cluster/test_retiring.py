@@ -29,7 +29,11 @@ class Bench:
         self.host.held = RUNS
         lay(folder, N2, server(formed=True))
         begin(folder)
-        self.retiring = Retiring(folder / "state", self.paths, self.host)
+        self.answers = False
+        self.retiring = Retiring(folder / "state", self.paths, self.host, self.serves)
+
+    async def serves(self) -> bool:
+        return self.answers
 
     def mark(self) -> Mark | None:
         found = read_mark(self.paths.server)
@@ -57,8 +61,12 @@ async def test_without_a_reset_nothing_is_touched(bench: Bench) -> None:
 
 
 async def test_what_serves_is_left_alone_until_it_is_silent_for_long(bench: Bench) -> None:
-    bench.retiring.note(answers=True, now=10.0)
-    assert await bench.retiring.retire(order(wholly=True), 10.0 + SERVING_S - 1) is None
+    bench.answers = True
+    waiting = await bench.retiring.retire(order(wholly=True), 10.0)
+    assert waiting is not None, "nothing else is prepared meanwhile"
+    assert "is left alone" in waiting.sentence
+    bench.answers = False
+    assert await bench.retiring.retire(order(wholly=True), 10.0 + SERVING_S - 1) is not None
     assert bench.retiring.superseded
     assert bench.host.stops == []
     waiting = await bench.retiring.retire(order(wholly=True), 10.0 + SERVING_S)
@@ -69,7 +77,7 @@ async def test_what_serves_is_left_alone_until_it_is_silent_for_long(bench: Benc
 
 
 async def test_a_new_daemon_does_not_know_yet_that_it_does_not_serve(bench: Bench) -> None:
-    assert await bench.retiring.retire(order(wholly=True), 500.0) is None
+    assert await bench.retiring.retire(order(wholly=True), 500.0) is not None
     assert bench.retiring.superseded
 
 
