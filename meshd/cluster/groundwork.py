@@ -120,7 +120,7 @@ class Groundwork:
         disk = read_disk(self.paths)
         moved = readdressed(order, self.node_id, disk, *surroundings.addresses)
         if isinstance(moved, str):
-            return _waiting(moved)
+            return waiting(moved)
         disk = replace(disk, agent_mark=moved) if moved is not None else disk
         node_ip = address_of(order, self.node_id, disk, surroundings.node_ip)
         obstacle = self._obstacle(order, disk, node_ip, surroundings)
@@ -222,7 +222,7 @@ class Groundwork:
         sealed = dict(order.sealed)
         missing = [name for name in needed if name not in sealed]
         if missing:
-            return _waiting(f"the {missing[0]} was not sealed to this node yet")
+            return waiting(f"the {missing[0]} was not sealed to this node yet")
         try:
             opened = {name: self._unseal(sealed[name], name) for name in needed}
         except ValueError as error:
@@ -272,16 +272,16 @@ class Groundwork:
             return _failed(against)
         can_join = order.seat == "initialiser" or is_alone(order) or to_join(order, node_ip)
         if not can_join:
-            return _waiting("no other server's address is known")
+            return waiting("no other server's address is known")
         if order.hold is not None:
-            return _waiting(order.hold)
+            return waiting(order.hold)
         if find_binary(self.paths, surroundings.environment) is None:
-            return _waiting(
+            return waiting(
                 "k3s is not installed: put it at /usr/local/bin/k3s, or name it in MESHD_K3S_BIN"
             )
         is_first = not (disk.has_agent_files if order.seat == "worker" else disk.has_etcd)
         odd = unfit(surroundings.version, order.servers_version, order.seat) if is_first else None
-        return None if odd is None else _waiting(odd)
+        return None if odd is None else waiting(odd)
 
     def _mark(self, order: ClusterOrder, disk: Disk, node_ip: str | None) -> Mark:
         plan = order.plan
@@ -374,8 +374,7 @@ class Groundwork:
             return
         pods = self.paths.agent / "pod-manifests"
         make_folder(pods, mode=0o700)
-        kubeconfig = str(self.paths.kubeconfig)
-        pod = manifests.kube_vip_static_pod(vip, vip.interface or own, kubeconfig)
+        pod = manifests.kube_vip_static_pod(vip, vip.interface or own, str(self.paths.kubeconfig))
         write_whole(pods / "meshd-kube-vip.yaml", pod)
 
 
@@ -396,5 +395,6 @@ def _failed(sentence: str) -> Obstacle:
     return Obstacle(state="failed", sentence=sentence)
 
 
-def _waiting(sentence: str) -> Obstacle:
+def waiting(sentence: str) -> Obstacle:
+    """Return what k3s waits for."""
     return Obstacle(state="waiting", sentence=sentence)

@@ -27,7 +27,7 @@ from meshd.cluster import gate, kubevip
 from meshd.cluster.aside import aside_folder
 from meshd.cluster.copying import copy_aside
 from meshd.cluster.ending import refused
-from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens
+from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, waiting
 from meshd.cluster.hostinit import Held, HostInit
 from meshd.cluster.mark import (
     Database,
@@ -41,7 +41,7 @@ from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch
 from meshd.events import ClusterOrder, K3sObserved, MembershipReset
 from meshd.ports import EventSink
-from meshd.whole_file import make_folder, sync_folder, write_whole
+from meshd.whole_file import free_name, make_folder, sync_folder, write_whole
 from roles import Seat
 
 ATTEMPTS_MAX = 3
@@ -157,7 +157,7 @@ class Resetting:
     async def _step(self, intent: Intent, around: Around) -> Obstacle | None:
         order = around.order
         if order.plan is None or order.plan.cluster_id != intent.cluster_id:
-            return _waiting("what is decided to be read from the disk")
+            return waiting("what is decided to be read from the disk")
         first = order.rival or ("another node" if order.epoch >= intent.epoch else None)
         back = [seat.node_name for seat in intent.dead if seat.node in order.heard]
         against = f"{first} resets the membership" if first is not None else None
@@ -171,7 +171,7 @@ class Resetting:
                 self._save(msgspec.structs.replace(intent, stage="undoing", why=against))
                 return None
             if self._clock() < self._not_before:
-                return _waiting("a moment to hear whether a server that was to be dead is back")
+                return waiting("a moment to hear whether a server that was to be dead is back")
         steps = {
             "asked": self._stop,
             "stopped": self._copy,
@@ -183,9 +183,9 @@ class Resetting:
         return await steps[intent.stage](intent, around)
 
     async def _stop(self, intent: Intent, around: Around) -> Obstacle | None:
-        waiting = await self._down(intent)
-        if waiting is not None:
-            return waiting
+        obstacle = await self._down(intent)
+        if obstacle is not None:
+            return obstacle
         plan = around.order.plan
         address = plan.vip if plan is not None else None
         if address is not None:
@@ -201,7 +201,7 @@ class Resetting:
         await self._hostinit.stop(intent.cluster_id)
         held = self._hostinit.look()
         if held.pid is not None or (held.cluster == intent.cluster_id and not held.down):
-            return _waiting("k3s to be down, before etcd's membership is reset")
+            return waiting("k3s to be down, before etcd's membership is reset")
         return None
 
     async def _copy(self, intent: Intent, _: Around) -> Obstacle | None:
@@ -242,7 +242,7 @@ class Resetting:
             self._save(msgspec.structs.replace(intent, stage="undoing", why=held.refused))
             return None
         if held.pid is not None or not held.exits or held.last_exit is None:
-            return _waiting("k3s to reset etcd's membership")
+            return waiting("k3s to reset etcd's membership")
         return await self._ended(intent, held)
 
     async def _ended(self, intent: Intent, held: Held) -> Obstacle | None:
@@ -284,17 +284,17 @@ class Resetting:
                     at_ms=intent.at_ms,
                 )
             )
-        return _waiting("the record of the reset to be published")
+        return waiting("the record of the reset to be published")
 
     async def _undo(self, intent: Intent, _: Around) -> Obstacle | None:
-        waiting = await self._down(intent)
-        if waiting is None:
+        obstacle = await self._down(intent)
+        if obstacle is None:
             # An attempt may have marked it, and then the power failed before that was noted.
             if isinstance(read_mark(self._paths.server), Mark):
                 self._mark(intent.epoch - 1, intent.was)
             await trio.to_thread.run_sync(self._put_back, intent)
             self._finish(intent, "failed", intent.why)
-        return waiting
+        return obstacle
 
     def _put_back(self, intent: Intent) -> None:
         copy = self._copy_of(intent)
@@ -303,10 +303,7 @@ class Resetting:
         if not copy.exists():
             raise FileNotFoundError(errno.ENOENT, "the copy of the database is gone", str(copy))
         if self._database.exists():
-            target, number = copy.with_name("etcd-failed"), 2
-            while target.exists():
-                target, number = copy.with_name(f"etcd-failed-{number}"), number + 1
-            self._database.rename(target)
+            self._database.rename(free_name(copy.with_name("etcd-failed")))
         copy.rename(self._database)
         (self._database.parent / "reset-flag").unlink(missing_ok=True)
         sync_folder(copy.parent)
@@ -362,7 +359,3 @@ class Resetting:
         sync_folder(self._file.parent)
         self.intent, self.last, self._laid = None, ended, None
         _LOG.warning("reset_ended", outcome=outcome, epoch=intent.epoch, why=why)
-
-
-def _waiting(sentence: str) -> Obstacle:
-    return Obstacle(state="waiting", sentence=sentence)

@@ -16,12 +16,12 @@ import trio
 from meshd.cluster import gate
 from meshd.cluster.aside import aside_folder, set_aside
 from meshd.cluster.ending import refused
-from meshd.cluster.groundwork import Obstacle
+from meshd.cluster.groundwork import Obstacle, waiting
 from meshd.cluster.hostinit import HostInit
 from meshd.cluster.mark import Mark, read_mark, write_mark
 from meshd.cluster.paths import K3sPaths
 from meshd.events import ClusterOrder, Retire
-from meshd.whole_file import make_folder, sync_folder
+from meshd.whole_file import free_name, make_folder, sync_folder
 
 SERVING_S = 120.0
 """How long an API server may be silent and still count as serving: a stall of all servers must not
@@ -69,7 +69,7 @@ class Retiring:
             if held.pid is not None and now - self._answered_at < SERVING_S:
                 # Nothing else is done meanwhile, either: what serves keeps its seat and its tokens.
                 self.superseded = True
-                return _waiting(
+                return waiting(
                     f"k3s here serves the database of before epoch {retire.epoch} and is left "
                     "alone; restart it to have that set aside"
                 )
@@ -83,9 +83,9 @@ class Retiring:
         await self._hostinit.stop(cluster)
         held = self._hostinit.look()
         if held.pid is not None or (held.cluster == cluster and not held.down):
-            return _waiting("k3s with the database of before the reset is being stopped")
+            return waiting("k3s with the database of before the reset is being stopped")
         if not retire.now:
-            return _waiting(
+            return waiting(
                 f"a server of epoch {retire.epoch} to answer: this node's database is of before "
                 "that reset, and is set aside then"
             )
@@ -106,17 +106,10 @@ class Retiring:
         if not database.exists():
             return  # Moved, and then the power failed.
         make_folder(folder, mode=0o700)
-        target, number = folder / "etcd", 2
-        while target.exists():
-            target, number = folder / f"etcd-{number}", number + 1
-        database.rename(target)
+        database.rename(free_name(folder / "etcd"))
         sync_folder(folder)
         sync_folder(database.parent)
 
 
 def _is_of_before(mark: Mark, retire: Retire) -> bool:
     return mark.cluster_id == retire.cluster_id and mark.epoch < retire.epoch
-
-
-def _waiting(sentence: str) -> Obstacle:
-    return Obstacle(state="waiting", sentence=sentence)

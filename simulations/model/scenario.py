@@ -7,7 +7,7 @@ quorum and the control plane need are never lost: these are the assumptions of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -236,17 +236,7 @@ def relapse_of(seed: int, rng: Random) -> Scenario:
     return Scenario(
         seed=seed,
         bounds=bounds,
-        machines=tuple(
-            MachineSpec(
-                index=index,
-                wish="auto",
-                may_vote=True,
-                boots_at_s=rng.uniform(0.0, 3.0),
-                wall_offset_ms=0,
-                rate=rng.uniform(0.9, 1.1),
-            )
-            for index in range(voters)
-        ),
+        machines=_voters(voters, rng, lambda: rng.uniform(0.9, 1.1)),
         vip=False,
         bridged=True,
         cut_at_start=True,
@@ -258,6 +248,21 @@ def relapse_of(seed: int, rng: Random) -> Scenario:
         k3s_slowness=1.0,
         relapses=True,
         wipes_max=min(spare, 2 * quorum - 1 - voters),
+    )
+
+
+def _voters(number: int, rng: Random, draw_rate: Callable[[], float]) -> tuple[MachineSpec, ...]:
+    """Draw machines of which nothing is wrong but how fast their clocks run."""
+    return tuple(
+        MachineSpec(
+            index=index,
+            wish="auto",
+            may_vote=True,
+            boots_at_s=rng.uniform(0.0, 3.0),
+            wall_offset_ms=0,
+            rate=draw_rate(),
+        )
+        for index in range(number)
     )
 
 
@@ -274,17 +279,7 @@ def siege_of(seed: int, rng: Random) -> Scenario:
     return Scenario(
         seed=seed,
         bounds=bounds,
-        machines=tuple(
-            MachineSpec(
-                index=index,
-                wish="auto",
-                may_vote=True,
-                boots_at_s=rng.uniform(0.0, 3.0),
-                wall_offset_ms=0,
-                rate=rng.choice((0.9, 1.1, rng.uniform(0.9, 1.1))),
-            )
-            for index in range(voters)
-        ),
+        machines=_voters(voters, rng, lambda: rng.choice((0.9, 1.1, rng.uniform(0.9, 1.1)))),
         vip=False,
         cut_at_start=False,
         weather=Weather(loss=rng.choice((0.0, 0.0, 0.2)), slow=rng.choice((0.0, 0.0, 0.05))),

@@ -32,7 +32,7 @@ from tests.cluster.bench import (
 )
 from tests.cluster.laying import begin, drop_in, lay
 from tests.cluster.test_keeper import FakeHostInit
-from tests.cluster.test_reset import Crash, Daemon, Disk, life
+from tests.cluster.test_reset import Crash, Daemon, Disk, life, two_lives
 from tests.cluster.test_retiring import DOWN
 
 NOW = {N1: "10.1.0.11", N2: "10.1.0.12", N4: "10.1.0.14"}
@@ -95,13 +95,7 @@ async def test_the_survivor_goes_on_at_its_new_address_over_crashes(
 ) -> None:
     disk = Disk(tmp_path)
     told = replace(moved(server(formed=True)), survivor=True)
-    daemon = Daemon(disk, crash_at=crash_at, before=before)
-    try:
-        daemon.begin(INTENT)
-        await life(disk, daemon)
-    except Crash:
-        daemon = Daemon(disk)
-        await life(disk, daemon)
+    daemon, _ = await two_lives(disk, INTENT, crash_at=crash_at, before=before)
     assert daemon.outcome() == "done"
     assert drop_in(tmp_path)["node-ip"] == NOW[N2]
     mark = read_mark(disk.paths.server)
@@ -121,13 +115,7 @@ async def test_the_survivor_goes_on_at_its_new_address_over_crashes(
 async def test_what_fails_is_undone_with_the_old_address(tmp_path: Path, crash_at: int) -> None:
     disk = Disk(tmp_path)
     disk.fails = 9
-    daemon = Daemon(disk, crash_at=crash_at)
-    try:
-        daemon.begin(INTENT)
-        await life(disk, daemon)
-    except Crash:
-        daemon = Daemon(disk)
-        await life(disk, daemon)
+    daemon, _ = await two_lives(disk, INTENT, crash_at=crash_at)
     assert daemon.outcome() == "failed"
     mark = read_mark(disk.paths.server)
     assert isinstance(mark, Mark)

@@ -180,6 +180,19 @@ async def life(disk: Disk, daemon: Daemon, order: ClusterOrder = BEFORE) -> list
         return sent
 
 
+async def two_lives(
+    disk: Disk, intent: Intent, *, crash_at: int, before: bool = False
+) -> tuple[Daemon, list[Event]]:
+    """Begin, die at that step, and go on; return the last daemon and what it sent."""
+    daemon = Daemon(disk, crash_at=crash_at, before=before)
+    try:
+        daemon.begin(intent)
+        return daemon, await life(disk, daemon)
+    except Crash:
+        daemon = Daemon(disk)
+        return daemon, await life(disk, daemon)
+
+
 async def test_a_reset_makes_this_database_the_only_one(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     daemon = Daemon(disk)
@@ -242,13 +255,8 @@ async def test_an_attempt_that_fails_or_was_cut_short_is_repeated(
 async def test_what_fails_for_good_is_undone(tmp_path: Path, crash_at: int) -> None:
     disk = Disk(tmp_path)
     disk.fails = 9
-    daemon = Daemon(disk, crash_at=crash_at)
-    try:
-        daemon.begin(INTENT)
-        assert await life(disk, daemon) == []
-    except Crash:
-        daemon = Daemon(disk)
-        assert await life(disk, daemon) == []
+    daemon, sent = await two_lives(disk, INTENT, crash_at=crash_at)
+    assert sent == []
     assert (disk.epoch, disk.database.read_bytes()) == (0, OLD)
     assert daemon.outcome() == "failed"
     assert daemon.last is not None

@@ -224,7 +224,8 @@ def test_a_record_needs_the_votes_that_it_names_and_the_least_of_its_network() -
         read_record(record_of(2, limits=(0, 2, 1)), network_id=NETWORK, quorum=OPEN.quorum)
 
 
-def test_two_clusters_that_meet_say_so_and_name_both_and_neither_changes() -> None:
+def halves_apart() -> tuple[Table, Table]:
+    """Return n1 and n2, and n3 and n4, who never met and each decided a plan."""
     ours, theirs = Table(OPEN), Table(OPEN)
     ours.seat(1, 2)
     theirs.seat(3, 4)
@@ -232,6 +233,11 @@ def test_two_clusters_that_meet_say_so_and_name_both_and_neither_changes() -> No
         table.look_around()
         table.wait(OPEN_SETTLE_S + 0.1)
         table.settle()
+    return ours, theirs
+
+
+def test_two_clusters_that_meet_say_so_and_name_both_and_neither_changes() -> None:
+    ours, theirs = halves_apart()
     plans = [ours.machines[1].state.plan, theirs.machines[3].state.plan]
     ours.wait(10.0)
     theirs.wait(10.0)
@@ -250,13 +256,7 @@ def test_two_clusters_that_meet_say_so_and_name_both_and_neither_changes() -> No
 
 
 def test_done_of_another_cluster_never_forms_one_that_is_under_way() -> None:
-    ours, theirs = Table(OPEN), Table(OPEN)
-    ours.seat(1, 2)
-    theirs.seat(3, 4)
-    for table in (ours, theirs):
-        table.look_around()
-        table.wait(OPEN_SETTLE_S + 0.1)
-        table.settle()
+    ours, theirs = halves_apart()
     theirs.observe(3, [3])
     theirs.settle()
     theirs.wait(10.0)

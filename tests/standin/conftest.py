@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.standin.machines import Machine, Program, Site, wait_for
+from tests.standin.machines import STANDIN, Machine, Program, Site, wait_for
 
 # Faster than k3s' etcd timers of 500 and 5000 ms, where a test is not about them.
 QUICK = ("--etcd-arg", "heartbeat-interval=100", "--etcd-arg", "election-timeout=1000")
@@ -43,6 +43,16 @@ class Cluster:
         program = machine.start("server", "--token", "abc", "--agent-token", "agt", *QUICK)
         self.programs[self.machines.index(machine)] = program
         return program
+
+
+def command_of(kind: str) -> tuple[str, ...]:
+    """Return the command of the `stand-in`, or of the `real` k3s; skip if there is none."""
+    if kind == "stand-in":
+        return STANDIN
+    binary = os.environ.get("MESHD_K3S_BIN")
+    if not binary:
+        pytest.skip("MESHD_K3S_BIN names no k3s binary")
+    return (binary,)
 
 
 def needs_namespaces() -> None:

@@ -5,13 +5,12 @@ Two servers, one of them lost for good: what meshd's `bootstrap reset` relies on
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.standin.conftest import needs_namespaces
-from tests.standin.machines import STANDIN, Machine, Program, Site, wait_for
+from tests.standin.conftest import command_of, needs_namespaces
+from tests.standin.machines import Machine, Program, Site, wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 
@@ -47,12 +46,7 @@ def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pair]:
     needs_namespaces()
-    command: tuple[str, ...] = STANDIN
-    if request.param == "real":
-        binary = os.environ.get("MESHD_K3S_BIN")
-        if not binary:
-            pytest.skip("MESHD_K3S_BIN names no k3s binary")
-        command = (binary,)
+    command = command_of(request.param)
     site = Site(tmp_path_factory.mktemp(f"reset-{request.param}"))
     try:
         yield Pair(site, command)

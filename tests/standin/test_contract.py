@@ -6,7 +6,6 @@ One server with authorities made beforehand and without an agent; then programs 
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 import stat
 import subprocess
@@ -19,8 +18,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.standin.conftest import needs_namespaces
-from tests.standin.machines import STANDIN, Machine, Program, Site, in_namespace, wait_for
+from tests.standin.conftest import command_of, needs_namespaces
+from tests.standin.machines import Machine, Program, Site, in_namespace, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -62,12 +61,7 @@ def subject(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Subject]:
     needs_namespaces()
-    command: tuple[str, ...] = STANDIN
-    if request.param == "real":
-        binary = os.environ.get("MESHD_K3S_BIN")
-        if not binary:
-            pytest.skip("MESHD_K3S_BIN names no k3s binary")
-        command = (binary,)
+    command = command_of(request.param)
     site = Site(tmp_path_factory.mktemp(request.param))
     try:
         server = site.machine()
