@@ -168,6 +168,7 @@ class MembershipReset:
     dead: tuple[NodeId, ...]
     by: str
     at_ms: int
+    ended: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,9 @@ from roles._records import Decision, slots_before
 from roles._state import Effect, GenesisState, Reject, SendTo, Slot
 from roles._term import Term, open_frame
 from roles._types import Bounds, Candidate, ClusterPlan, quorum_of
+from roles._view import View
 from roles._witness import prove
-from roles._wording import View, describe
+from roles._wording import describe
 
 
 class Genesis:
@@ -172,8 +173,7 @@ class Genesis:
     def state(self) -> GenesisState:
         """Genesis as this node knows it, with what it waits for."""
         if self._state is None:
-            view = View(self._me, self._bounds, self._journal, self._log, self._term, self._stand)
-            self._state = describe(view)
+            self._state = describe(View(self._frame, self._term))
         return self._state
 
     @property

@@ -59,6 +59,7 @@ class Generation:
     cluster_id: str | None  # None if its CLAIM is not known here.
     initialiser: NodeId | None
     reason: str | None  # None if all that is known is that a later one began.
+    failed: tuple[NodeId, ...]  # Who ranks last from then on, besides the initialiser.
     slots: tuple[SlotState, ...]
 
 

@@ -1,19 +1,13 @@
-"""Genesis in words: its phase, what it waits for and what is wrong, each with its cause."""
+"""Genesis in words: its phase, what was decided and what is wrong, each with its cause."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from ledger import NodeId
-from roles._attempt import Attempt
-from roles._election import NotYet
-from roles._electorate import HaltReason, is_willing, machines
-from roles._journal import Journal, Memory, ballot_of
-from roles._lease import ABANDON_AFTER_S
-from roles._log import DecisionLog
+from roles._electorate import HaltReason
+from roles._journal import Memory, ballot_of
 from roles._messages import Ballot
-from roles._nomination import OPEN_SETTLE_S
 from roles._records import (
     Abandon,
     Claim,
@@ -23,9 +17,7 @@ from roles._records import (
     Value,
     Void,
     decode_value,
-    done_voters_min,
 )
-from roles._standpoint import Standpoint
 from roles._state import (
     SLOTS,
     Generation,
@@ -35,46 +27,9 @@ from roles._state import (
     Slot,
     SlotState,
 )
-from roles._term import Term
-from roles._types import Bounds, Candidate, ClusterPlan, in_words
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Everything `describe` reads."""
-
-    me: NodeId
-    bounds: Bounds
-    journal: Journal
-    log: DecisionLog
-    term: Term
-    stand: Standpoint
-
-    @property
-    def memory(self) -> Memory:
-        return self.log.memory
-
-    @property
-    def attempt(self) -> Attempt | None:
-        return self.term.proposer.attempt
-
-    @property
-    def quorum(self) -> int:
-        """How many votes decide, as far as this node knows."""
-        return self.stand.electorate.quorum
-
-    @property
-    def plan(self) -> ClusterPlan | None:
-        """The decided plan."""
-        return self.memory.plan
-
-    def name(self, node: NodeId) -> str:
-        """Return what people call a node; of an unknown one the end of its id."""
-        return self.stand.shown.get(node) or node[-8:]
-
-    def names(self, nodes: Iterable[NodeId]) -> str:
-        """Return several names, sorted, with commas."""
-        return ", ".join(sorted(self.name(node) for node in nodes))
+from roles._types import ClusterPlan, in_words
+from roles._view import View
+from roles._waiting import waiting_for
 
 
 def describe(view: View) -> GenesisState:
@@ -95,7 +50,7 @@ def describe(view: View) -> GenesisState:
         may_initialise=view.log.may_initialise,
         lease_until=forming.lease_until if forming is not None else None,
         stop=forming.stop if forming is not None else False,
-        waiting_for=None if formed else (halt[1].message if halt else _waiting_for(view)),
+        waiting_for=None if formed else (halt[1].message if halt else waiting_for(view)),
         votes=len(newest.signers) if newest is not None else 0,
         kube_system_uid=uid if formed else None,
         slots=tuple(_slot_state(view, memory, slot) for slot in SLOTS),
@@ -112,11 +67,13 @@ def describe(view: View) -> GenesisState:
 
 def _generation(view: View, memory: Memory) -> Generation:
     plan, over = memory.plan, memory.abandonment
+    ending = over.value if over is not None else None
     return Generation(
         number=memory.generation,
         cluster_id=plan.cluster_id if plan is not None else None,
         initialiser=plan.initialiser if plan is not None else None,
-        reason=over.value.reason if over and isinstance(over.value, Abandon | Void) else None,
+        reason=ending.reason if isinstance(ending, Abandon | Void) else None,
+        failed=ending.failed if isinstance(ending, Abandon) else (),
         slots=tuple(_slot_state(view, memory, slot) for slot in SLOTS),
     )
 
@@ -173,78 +130,6 @@ def _phase(view: View, *, formed: bool, halt: _Halted | None) -> GenesisPhase:
     if view.plan is not None:
         return "claimed"
     return "voting" if view.attempt is not None or view.journal.has_voted else "discovering"
-
-
-def _waiting_for(view: View) -> str:
-    plan, attempt = view.plan, view.attempt
-    if plan is not None and view.memory.started:
-        return _waiting_for_done(view, plan)
-    if plan is not None:
-        return f"{view.name(plan.initialiser)} to get {view.quorum} votes to start k3s"
-    if attempt is not None and view.term.nomination.enough:
-        answered = view.names(attempt.answered)
-        phase = "promises" if attempt.preparing else "votes"
-        count = len(attempt.answered)
-        return f"{count} of {view.quorum} {phase} for this node's plan ({answered})"
-    return _waiting_for_voters(view)
-
-
-def _waiting_for_done(view: View, plan: ClusterPlan) -> str:
-    first, forming = view.name(plan.initialiser), view.term.forming
-    if forming is not None:
-        lease = forming.state(mute=view.stand.mute)
-        generation = f"generation {plan.generation}"
-        if lease.gave_up is not None and not lease.released:
-            why = f"{first} gave {generation} up, as {lease.gave_up}"
-            return f"k3s to be down on all members: {why}"
-        if lease.released:
-            return f"{view.quorum} votes to abandon {generation}: {first} gave it up"
-        if lease.mute:
-            silence = f"{first} was not heard for {ABANDON_AFTER_S:.0f} s"
-            return f"more votes to abandon {generation}: {silence}"
-        if lease.role == "initialiser" and lease.until == 0.0:
-            return f"{view.quorum} voters to let k3s run: {len(lease.answered)} answered"
-    needed = done_voters_min(len(plan.seats))
-    members = ", ".join(view.name(seat.node) for seat in plan.seats)
-    seen = f"{len(view.term.evidence.joined)} of {needed} etcd voters seen from here"
-    return f"the control plane ({members}) to come up: {seen}"
-
-
-def _waiting_for_voters(view: View) -> str:
-    here, quorum = view.term.nomination.here, view.quorum
-    names = view.names(candidate.node for candidate in here)
-    seen = f"{len(here)} of {quorum} voters seen" + (f" ({names})" if names else "")
-    if not view.term.nomination.enough:
-        more = f"{_more(quorum - len(here))} with this token must be reachable"
-        return f"{seen}: {more}{_unwilling(view.stand.candidates)}"
-    plan = view.term.nomination.plan
-    if isinstance(plan, NotYet):
-        return plan.reason
-    if view.memory.has_voted:
-        return f"the vote on a plan to end ({names} are here)"
-    found = len(machines(here))
-    if view.bounds.is_open:
-        last = f"{OPEN_SETTLE_S:.0f} s without another machine"
-        return f"{seen}: {last}, then {view.name(plan.initialiser)} to propose a plan"
-    if found < view.bounds.nodes_max:
-        return f"{seen}: a moment for the other machines of {view.bounds.nodes_max}, then a plan"
-    return f"{seen}: {view.name(plan.initialiser)} to propose a plan"
-
-
-def _unwilling(candidates: Sequence[Candidate]) -> str:
-    """Say who is known and cannot be the one that is missing."""
-    idle = [
-        f"{c.shown} does not vote: its role is {c.wish}"
-        if c.wish in ("worker", "none")
-        else f"{c.shown} may not vote"
-        for c in sorted(candidates, key=lambda c: c.shown)
-        if not is_willing(c)
-    ]
-    return f" ({'; '.join(idle)})" if idle else ""
-
-
-def _more(count: int) -> str:
-    return "one more machine" if count == 1 else f"{count} more machines"
 
 
 def _slot_state(view: View, memory: Memory, slot: Slot) -> SlotState:

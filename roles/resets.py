@@ -2,8 +2,9 @@
 
 A cluster's first seats are its plan's: epoch 0. Each reset begins an epoch with fewer seats, signed
 by the survivor alone, since nobody else is left to sign; it names the record that it follows, so
-the records form chains. Invariant: a node follows the longest chain; of two that are equally long
-the one whose survivor it is, or that it followed before, and else neither.
+the records form chains. Invariant: of two chains that part none is better, however long it is,
+until a reset in one of them names the head of the other as ended. A node follows the one whose
+survivor it is, or that it followed before, and else neither.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dead: whose seats are given up, as the operator confirmed.
         by: who asked for it, as the survivor's machine knows them.
         at_ms: when, by the survivor's wall clock; for people.
+        ended: digests of resets that contradict this chain, and whose databases give way to it.
+            Its epoch is higher than theirs, so that their databases count as of before.
     """
 
     network_id: Annotated[str, msgspec.Meta(max_length=NETWORK_ID_MAX)]
@@ -52,6 +55,7 @@ class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     dead: Annotated[tuple[Node, ...], msgspec.Meta(max_length=_SEATS_MAX)]
     by: Annotated[str, msgspec.Meta(max_length=_WORDS_MAX)]
     at_ms: int
+    ended: Annotated[tuple[Hash, ...], msgspec.Meta(max_length=_SEATS_MAX)] = ()
 
 
 class _Sealed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -82,8 +86,8 @@ class Succession:
     Args:
         plan: the plan with the seats that hold now; None without a formed cluster.
         chain: the resets that this node follows, the oldest first.
-        newest: the highest epoch of any lawful record, followed or not.
-        rivals: the newest records, if there are several of one epoch; sorted by digest.
+        newest: the epoch of the chain that it follows; if it follows none of several, the highest.
+        rivals: the heads of all chains, if there are several; sorted by digest.
         before_last: the seats that the last reset of the chain began with.
         readdressed: the last epoch of the chain in which a seat got another address; 0: never.
     """
@@ -98,7 +102,7 @@ class Succession:
     @property
     def epoch(self) -> int:
         """The epoch that this node follows; 0 is the plan's own."""
-        return len(self.chain)
+        return _epoch(self.chain)
 
     @property
     def survivor(self) -> NodeId | None:
@@ -174,7 +178,8 @@ def judge(
     else:
         return None, "the record before it is not known here"
     why = objection(record, seats)
-    if why is None and record.epoch != epoch + 1:
+    skips = bool(record.ended) and record.epoch > epoch
+    if why is None and record.epoch != epoch + 1 and not skips:
         why = f"epoch {record.epoch} cannot follow epoch {epoch}"
     return why is None, why or ""
 
@@ -190,27 +195,26 @@ def follow(plan: ClusterPlan | None, resets: Resets, *, held: bytes, me: NodeId)
     """
     if plan is None:
         return Succession()
-    chains = _chains(plan, resets)
-    longest = max(len(chain) for chain in chains)
-    heads = sorted((c for c in chains if len(c) == longest), key=_digests)
+    heads = _heads(_chains(plan, resets))
     chosen = heads[0]
     if len(heads) > 1:
         ours = [c for c in heads if c[-1].record.survivor == me]
         ours = ours or [c for c in heads if held in _digests(c)]
         chosen = ours[0] if len(ours) == 1 else _common(heads)
     rivals = tuple(chain[-1] for chain in heads) if len(heads) > 1 else ()
+    followed = chosen if chosen in heads else max(heads, key=_epoch)
     seats = chosen[-1].record.seats if chosen else plan.seats
     return Succession(
         plan=replace(plan, seats=seats) if chosen else plan,
         chain=chosen,
-        newest=longest,
+        newest=_epoch(followed),
         rivals=rivals,
         before_last=chosen[-2].record.seats if len(chosen) > 1 else plan.seats,
         readdressed=_readdressed(plan, chosen),
     )
 
 
-def _readdressed(plan: ClusterPlan, chain: tuple[Reset, ...]) -> int:
+def _readdressed(plan: ClusterPlan, chain: _Chain) -> int:
     """Return the last epoch in which a seat got another address, or 0."""
     last, seats = 0, plan.seats
     for reset in chain:
@@ -226,9 +230,12 @@ def moved_seats(before: Iterable[Seat], after: Iterable[Seat]) -> tuple[Seat, ..
     return tuple(seat for seat in after if was.get(seat.node, seat.node_ip) != seat.node_ip)
 
 
-def _chains(plan: ClusterPlan, resets: Resets) -> list[tuple[Reset, ...]]:
+_Chain = tuple[Reset, ...]
+
+
+def _chains(plan: ClusterPlan, resets: Resets) -> list[_Chain]:
     """Return every chain from the plan on, the empty one included."""
-    chains: list[tuple[Reset, ...]] = [()]
+    chains: list[_Chain] = [()]
     known = sorted(resets.values(), key=lambda reset: (reset.record.epoch, reset.digest))
     for reset in known:
         for chain in tuple(chains):
@@ -238,11 +245,29 @@ def _chains(plan: ClusterPlan, resets: Resets) -> list[tuple[Reset, ...]]:
     return chains
 
 
-def _digests(chain: tuple[Reset, ...]) -> tuple[bytes, ...]:
+def _heads(chains: list[_Chain]) -> list[_Chain]:
+    """Return the chains that nothing follows, and that none of the others ended; at least one."""
+    known = {chain[:-1] for chain in chains if chain}
+    whole = sorted((chain for chain in chains if chain not in known), key=_digests)
+    standing = [c for c in whole if not any(_ends(d, c) and not _ends(c, d) for d in whole)]
+    return standing or whole
+
+
+def _ends(one: _Chain, other: _Chain) -> bool:
+    """Whether a reset in `one` names one in `other` that is not its own past."""
+    named = {digest for reset in one for digest in reset.record.ended}
+    return bool(named & (set(_digests(other)) - set(_digests(one))))
+
+
+def _epoch(chain: _Chain) -> int:
+    return chain[-1].record.epoch if chain else 0
+
+
+def _digests(chain: _Chain) -> tuple[bytes, ...]:
     return tuple(reset.digest for reset in chain)
 
 
-def _common(chains: list[tuple[Reset, ...]]) -> tuple[Reset, ...]:
+def _common(chains: list[_Chain]) -> _Chain:
     """Return what all chains begin with."""
     length = 0
     while len({chain[length].digest for chain in chains}) == 1:

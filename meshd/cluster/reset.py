@@ -48,6 +48,8 @@ ATTEMPTS_MAX = 3
 TOLD_AGAIN_S = 2.0
 HEARING_S = 20.0
 """So long one that goes on after a restart waits to hear of a server that is back. A guess."""
+ATTEMPT_S = 600.0
+"""So long one attempt may take; k3s takes under a minute, and more on a slow disk. A guess."""
 SUCCESS = "Managed etcd cluster membership has been reset"
 """What k3s says at the end (v1.34.1). The flag that it leaves on disk comes before the work."""
 
@@ -59,14 +61,17 @@ _LOG: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """`cluster/reset.json`: what was asked for, and how far it is. `outcome` is set at the end.
 
-    `was` is the address of this node's seat before, which is put back with the database.
+    `base` is the database's epoch before, `was` the address of this node's seat before: both are
+    put back with the database.
     """
 
     cluster_id: str
+    base: int
     epoch: int
     before: bytes
     seats: tuple[Seat, ...]
     dead: tuple[Seat, ...]
+    ended: tuple[bytes, ...] = ()
     was: str
     by: str
     at_ms: int
@@ -104,6 +109,7 @@ class Resetting:
         self._clock = clock
         self._laid: Launch | None = None
         self._told_at = float("-inf")
+        self._attempt_ends = float("inf")
         self.damage: str | None = None
         self.intent = self._load()
         # Who goes on with one after a restart has heard nobody yet.
@@ -235,7 +241,12 @@ class Resetting:
             )
             if isinstance(laid, Obstacle):
                 return laid
-            self._laid = laid
+            self._laid, self._attempt_ends = laid, self._clock() + ATTEMPT_S
+        if self._clock() >= self._attempt_ends:
+            obstacle = await self._down(intent)
+            if obstacle is None:
+                self._failed(intent, f"k3s was not done after {ATTEMPT_S:.0f} s")
+            return obstacle
         await self._hostinit.ensure(self._laid)
         held = self._hostinit.look()
         if held.refused is not None:
@@ -252,13 +263,17 @@ class Resetting:
             # From now on this node may be the only server: what it lost is never begun anew.
             write_first_start(self._state_dir, intent.cluster_id, "begun")
             self._save(msgspec.structs.replace(intent, stage="reset"))
-        elif intent.attempt < ATTEMPTS_MAX:
-            self._save(msgspec.structs.replace(intent, stage="copied"))
         else:
-            said = lines[-1][:300] if lines else "it said nothing"
-            why = f"k3s did not reset the membership in {intent.attempt} attempts; last: {said}"
-            self._save(msgspec.structs.replace(intent, stage="undoing", why=why))
+            self._failed(intent, lines[-1][:300] if lines else "it said nothing")
         return None
+
+    def _failed(self, intent: Intent, why: str) -> None:
+        """Try once more, or put everything back."""
+        if intent.attempt < ATTEMPTS_MAX:
+            self._save(msgspec.structs.replace(intent, stage="copied"))
+            return
+        why = f"k3s did not reset the membership in {intent.attempt} attempts; last: {why}"
+        self._save(msgspec.structs.replace(intent, stage="undoing", why=why))
 
     def _mark(self, epoch: int, address: str) -> None:
         """Say of the database which epoch it is of, and the address that its member has there."""
@@ -282,6 +297,7 @@ class Resetting:
                     dead=tuple(seat.node for seat in intent.dead),
                     by=intent.by,
                     at_ms=intent.at_ms,
+                    ended=intent.ended,
                 )
             )
         return waiting("the record of the reset to be published")
@@ -291,7 +307,7 @@ class Resetting:
         if obstacle is None:
             # An attempt may have marked it, and then the power failed before that was noted.
             if isinstance(read_mark(self._paths.server), Mark):
-                self._mark(intent.epoch - 1, intent.was)
+                self._mark(intent.base, intent.was)
             await trio.to_thread.run_sync(self._put_back, intent)
             self._finish(intent, "failed", intent.why)
         return obstacle

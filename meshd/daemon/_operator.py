@@ -100,10 +100,12 @@ class Operator:
             self._cluster.begin_reset(
                 Intent(
                     cluster_id=proposal.cluster_id,
+                    base=proposal.base,
                     epoch=proposal.epoch,
                     before=proposal.before,
                     seats=proposal.seats,
                     dead=proposal.dead,
+                    ended=proposal.ended,
                     was=proposal.were[0].node_ip,
                     by=by or "root",
                     at_ms=self._read_moment().wall_ms,

@@ -130,9 +130,11 @@ def _given_up(node: Node, state: GenesisState) -> list[Cause]:
         why = before.reason or "a later one began, which needs that it was"
         decided = [slot for slot in before.slots if slot.decided]
         signed = {signer for slot in decided for signer in slot.signers}
+        last = listed(names(node, before.failed))
+        blamed = f"; {last} ranks last from then on" if before.failed else ""
         by = f"; signed by {listed(names(node, signed))}" if signed else ""
         keys = [f"genesis/{before.number}/{slot.slot}" for slot in decided]
-        text = f"generation {before.number}{whose} was given up: {why}{by}"
+        text = f"generation {before.number}{whose} was given up: {why}{blamed}{by}"
         held = tuple(entry for key in keys for entry in entries(node, key))
         causes.append(Cause(subject=f"gen. {before.number}", text=text, entries=held))
     return causes
@@ -189,8 +191,9 @@ def _resets(node: Node) -> list[Cause]:
     causes = []
     for reset, is_followed in told:
         record = reset.record
-        doubt = "" if is_followed else "; this node follows none of those of this epoch"
-        doubt = "; this node follows another one of this epoch" if followed and doubt else doubt
+        doubt = "" if is_followed else "; this node follows neither this one nor its rivals"
+        followed_rival = any(rival in succession.chain for rival in succession.rivals)
+        doubt = "; this node follows another one" if followed_rival and doubt else doubt
         text = reset_text(node.directory, record) + doubt
         held = entries(node, f"cluster/seats/{record.epoch}")
         causes.append(

@@ -134,7 +134,7 @@ def is_resetting(known: Known, plan: ClusterPlan, epoch: int) -> bool:
     """Whether a reset of the cluster is under way there, as it says; only servers are asked."""
     record = known.k3s
     ours = record is not None and record.cluster_id == plan.cluster_id
-    return ours and record is not None and record.resetting == epoch + 1
+    return ours and record is not None and record.resetting > epoch
 
 
 def _heard_seats(directory: Directory, plan: ClusterPlan, standing: Standing) -> tuple[NodeId, ...]:

@@ -25,24 +25,23 @@ class Proposal:
 
     Args:
         base: the epoch of the database that it starts from.
+        epoch: the one that it begins; higher than that of any reset that it ends.
         seats: who has a seat afterwards, this node first.
         dead: whose seats are given up.
         were: `seats` with the addresses that they had before.
-        rivals: survivors of other resets of the epoch, whose databases give way to this one.
+        ended: digests of resets that contradict this node's, and give way to this one.
+        rivals: the survivors of these.
     """
 
     cluster_id: str
     base: int
+    epoch: int
     before: bytes
     seats: tuple[Seat, ...]
     dead: tuple[Seat, ...]
     were: tuple[Seat, ...]
+    ended: tuple[bytes, ...] = ()
     rivals: tuple[Seat, ...] = ()
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that it begins."""
-        return self.base + 1
 
 
 def propose_reset(
@@ -97,12 +96,15 @@ def propose_reset(
     if not rivals:
         _refuse_majority(directory, plan, [seat for seat in kept if seat in seats])
     chain = standing.succession.chain
+    ended = [reset for reset in standing.succession.rivals if reset not in chain]
     return Proposal(
         cluster_id=plan.cluster_id,
         base=standing.epoch,
+        epoch=max([standing.epoch, *(reset.record.epoch for reset in ended)]) + 1,
         before=chain[-1].digest if chain else origin_of(plan),
         seats=seats,
         dead=tuple(seat for seat in dead if seat in plan.seats),
+        ended=tuple(reset.digest for reset in ended),
         rivals=rivals,
         were=kept,
     )
@@ -120,6 +122,7 @@ def reset_entry(signer: Signer, network_id: str, done: MembershipReset) -> tuple
         dead=done.dead,
         by=done.by,
         at_ms=done.at_ms,
+        ended=done.ended,
     )
     return f"cluster/seats/{done.epoch}", sign_reset(signer, record)
 
@@ -355,8 +358,8 @@ def _rivals_text(directory: Directory, succession: Succession) -> str:
         for rival in succession.rivals
     ]
     return (
-        f"etcd's membership was reset more than once in epoch {succession.newest}, on "
-        f"{' and on '.join(told)}: each has a database that goes its own way"
+        f"etcd's membership was reset apart, on {' and on '.join(told)}: each has a database that "
+        "goes its own way"
     )
 
 

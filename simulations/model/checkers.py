@@ -8,6 +8,7 @@ abandoned generation beside a later one, S5 two clusters with one CA or token.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -302,9 +303,9 @@ def _words_in(value: bytes) -> str:
 
 
 def _reason_in(row: bytes) -> str:
-    """Return the reason in a signed GaveUp, without its figures."""
+    """Return the reason in a signed GaveUp, without its figures and machines' names."""
     reason = str(msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[8])
-    return " ".join(word for word in reason.split() if not word.isdigit())
+    return " ".join(re.sub(r"\bn\d+-[0-9a-f]{8}\b,?|\b\d+\b", "", reason).split())
 
 
 def _plan_in(value: bytes) -> _Plan:

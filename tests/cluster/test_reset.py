@@ -25,6 +25,7 @@ from tests.cluster.laying import begin, drop_in, lay
 OLD, NEW = b"all that was written", b"all that was written, one member"
 INTENT = Intent(
     cluster_id=plan().cluster_id,
+    base=0,
     epoch=1,
     before=b"b" * 32,
     seats=plan().seats[1:2],
@@ -63,6 +64,7 @@ class Disk:
         self.launches: list[Launch] = []
         self.held = Held(pid=7, exits=0, last_exit=None, blocked=None, cluster=plan().cluster_id)
         self.fails = 0  # So many attempts.
+        self.hangs = 0  # Likewise, before these.
         self.last_words = "panic: no space"
         self.refuses: str | None = None
         self.stops = 0
@@ -107,6 +109,10 @@ class Disk:
         assert not self.flag.exists(), "k3s would refuse"
         assert self.copy().read_bytes() == OLD, "the copy is complete before the database changes"
         self.flag.touch()
+        if self.hangs:
+            self.hangs -= 1
+            self.held = replace(self.held, pid=8, exits=0, down=False, stopping=False)
+            return
         lines: tuple[str, ...] = (SUCCESS,)
         if self.fails:
             self.fails -= 1
@@ -249,6 +255,27 @@ async def test_an_attempt_that_fails_or_was_cut_short_is_repeated(
     await life(disk, daemon)
     assert len(disk.launches) == 3
     assert (disk.epoch, disk.database.read_bytes(), daemon.outcome()) == (1, NEW, "done")
+
+
+async def test_an_attempt_that_hangs_is_ended_and_repeated(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    disk.hangs = 1
+    daemon = Daemon(disk)
+    daemon.begin(INTENT)
+    await life(disk, daemon)
+    assert (len(disk.launches), disk.stops) == (2, 2)
+    assert (disk.epoch, disk.database.read_bytes(), daemon.outcome()) == (1, NEW, "done")
+
+
+async def test_one_that_hangs_each_time_is_undone(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    disk.hangs = 3
+    daemon = Daemon(disk)
+    daemon.begin(INTENT)
+    await life(disk, daemon)
+    assert (disk.epoch, disk.database.read_bytes(), daemon.outcome()) == (0, OLD, "failed")
+    assert daemon.last is not None
+    assert daemon.last.why.endswith("in 3 attempts; last: k3s was not done after 600 s")
 
 
 @pytest.mark.parametrize("crash_at", range(11))

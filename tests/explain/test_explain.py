@@ -28,6 +28,10 @@ from meshd.explain import (
     explain,
 )
 from meshd.node import Node
+from roles import Bounds
+from simulations.model.runs import MESHD
+from simulations.model.scenario import calm
+from simulations.model.world import World
 from tests.node.test_status import node_in, world_after
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -276,3 +280,24 @@ def test_before_a_cluster_has_formed_the_lease_says_how_long_k3s_may_run_and_who
         r"k3s here may run \d+ s more; let run on by n\d \(asked \d+ s ago\).*", said["initialiser"]
     )
     assert re.fullmatch(r"k3s here may run \d+ s more, as n\d shares it", said["member"])
+
+
+def test_a_generation_that_was_given_up_says_why_and_who_ranks_last_for_it() -> None:
+    scenario = calm(Bounds.bounded(control_plane=3, nodes_max=5), 4)
+    world = World(scenario, MESHD)
+    world.faulty = False
+    world.timeline.run_until(12.0)
+    plan = node_in(world, 0).genesis.state.plan
+    assert plan is not None
+    first = next(one for one in world.machines if one.node == plan.initialiser)
+    world.crash(first, power_cut=True, down_s=10_000.0)
+    world.timeline.run_until(300.0)
+    (other, *_) = (place for place, one in enumerate(world.machines) if one is not first)
+    node = node_in(world, other)
+    assert node.genesis.state.generation == 2
+    found = cause(explain(node, GIVEN, "genesis", None), "gen. 1")
+    name = node.directory.name(first.node)
+    assert found.text.startswith(
+        f"generation 1 of {name} was given up: its initialiser did not renew its lease; "
+        f"{name} ranks last from then on; signed by "
+    )

@@ -40,23 +40,25 @@ def refusal(
     return f"{caught.value.code} {caught.value.exit_code} {caught.value.what}"
 
 
-def done(me: int, *alive: int, standing: Standing = FORMED) -> Reset:
+def done(me: int, *alive: int, standing: Standing = FORMED, ends: tuple[Reset, ...] = ()) -> Reset:
     """Return the record of a reset on `me` that left these beside it."""
     plan = standing.plan
     assert plan is not None
     seats = {seat.node: seat for seat in plan.seats}
     kept = tuple(seats[people.IDS[n]] for n in (me, *alive))
+    epoch = max([standing.epoch, *(one.record.epoch for one in ends)]) + 1
     event = MembershipReset(
-        epoch=standing.epoch + 1,
+        epoch=epoch,
         cluster_id=plan.cluster_id,
         before=standing.succession.head or origin_of(plan),
         seats=kept,
         dead=tuple(node for node in seats if node not in {seat.node for seat in kept}),
         by="anna",
         at_ms=1_795_715_760_000,
+        ended=tuple(one.digest for one in ends),
     )
     key, value = reset_entry(people.SIGNERS[me], NETWORK, event)
-    assert key == f"cluster/seats/{standing.epoch + 1}"
+    assert key == f"cluster/seats/{epoch}"
     return read_reset(value, network_id=NETWORK)
 
 
@@ -228,11 +230,29 @@ def test_which_of_two_resets_stays_is_decided_on_that_one() -> None:
     assert refusal(living, "n1", standing=standing).startswith("MESH-4022 1 n1")
     found = propose_reset(network(2), standing, api_answers=True, confirm_dead=["n1"])
     assert (found.epoch, found.dead, found.rivals) == (2, (), PLAN.seats[1:2])
-    assert found.seats == PLAN.seats[2:]
-    decided = done(2, standing=standing)
+    assert (found.seats, found.ended) == (PLAN.seats[2:], (resets[0].digest,))
+    decided = done(2, standing=standing, ends=resets[:1])
     for me in range(4):
         settled = after(me, *resets, decided).succession
         assert (settled.epoch, settled.survivor, settled.rivals) == (2, people.IDS[2], ())
+
+
+def test_the_survivor_of_the_shorter_chain_can_be_chosen() -> None:
+    mine, other = done(2), done(1, 0)
+    longer = done(0, standing=after(0, other))
+    resets = mine, other, longer
+    standing = after(2, *resets)
+    assert (standing.epoch, standing.succession.newest) == (1, 1), "its gate lets it start"
+    assert refusal(network(2), standing=standing, answers=True).startswith("MESH-4023 1 n0")
+    found = propose_reset(network(2), standing, api_answers=True, confirm_dead=["n0"])
+    assert (found.base, found.epoch, found.ended) == (1, 3, (longer.digest,))
+    decided = done(2, standing=standing, ends=(longer,))
+    for me in range(4):
+        settled = after(me, *resets, decided)
+        assert (settled.epoch, settled.succession.rivals) == (3, ())
+        order = order_for(network(me), wish="auto", standing=settled, sealed=TOKENS)
+        assert order.retire is not None
+        assert order.retire.epoch == 3, "a database of the longer chain is of epoch 2"
 
 
 def test_an_old_database_that_is_served_is_an_alarm() -> None:

@@ -75,6 +75,7 @@ def test_halves_that_met_before_either_formed_begin_the_next_generation_as_one(
         (problem,) = one.problems
         assert problem.code == "MESH-4007"
         assert problem.fix.startswith("nothing is needed: when both leases are over")
+        assert "votes to end two plans that were made apart" in str(one.waiting_for)
     held = [one.lease_until or 0.0 for one in states(table).values()]
     while not voided(table):
         assert table.now < 2000.0

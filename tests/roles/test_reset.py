@@ -31,21 +31,24 @@ def reset(
     after: Reset | None = None,
     plan: ClusterPlan = PLAN,
     by: str = "root",
+    ends: tuple[Reset, ...] = (),
 ) -> Reset:
     """Return a record: the survivor, those that keep a seat beside it, all others dead."""
     before = plan.seats if after is None else after.record.seats
     kept = (survivor, *seats)
     held = {seat.node: seat for seat in before}
+    earlier = [one.record.epoch for one in (after, *ends) if one is not None]
     record = SeatsRecord(
         network_id=NETWORK,
         cluster_id=plan.cluster_id,
-        epoch=1 if after is None else after.record.epoch + 1,
+        epoch=max(earlier, default=0) + 1,
         before=origin_of(plan) if after is None else after.digest,
         survivor=people.IDS[survivor],
         seats=tuple(held.get(people.IDS[n], stranger(n)) for n in kept),
         dead=tuple(s.node for s in before if s.node not in {people.IDS[n] for n in kept}),
         by=by,
         at_ms=1_795_715_760_000,
+        ended=tuple(one.digest for one in ends),
     )
     return read_reset(sign_reset(people.SIGNERS[survivor], record), network_id=NETWORK)
 
@@ -171,12 +174,60 @@ def test_a_survivor_follows_its_own_even_if_it_followed_the_other_before() -> No
     assert found.head == mine.digest
 
 
-def test_a_further_reset_decides_between_two() -> None:
+def test_a_further_reset_that_names_the_other_decides_between_two() -> None:
     mine, other = reset(2, 4), reset(4, 2)
-    decided = reset(2, after=mine)
+    decided = reset(2, after=mine, ends=(other,))
+    later = reset(4, after=other)
     for me in (0, 2, 4):
         found = follow(PLAN, known(mine, other, decided), held=other.digest, me=people.IDS[me])
         assert (found.head, found.rivals) == (decided.digest, ())
+        # What the other one's survivor does apart from now on was not known to who decided.
+        found = follow(PLAN, known(mine, other, decided, later), held=b"", me=people.IDS[me])
+        assert (found.head, found.rivals) == (decided.digest, ())
+
+
+def test_the_longer_of_two_chains_is_no_better() -> None:
+    mine, other = reset(2), reset(4, 3)
+    longer = reset(4, after=other)
+    both = known(mine, other, longer)
+    heads = [
+        follow(PLAN, both, held=held, me=people.IDS[me]).head
+        for me, held in ((2, b""), (4, b""), (0, b""), (0, mine.digest), (0, other.digest))
+    ]
+    assert heads == [mine.digest, longer.digest, b"", mine.digest, longer.digest]
+    shorter, none = (follow(PLAN, both, held=b"", me=people.IDS[me]) for me in (2, 0))
+    assert set(shorter.rivals) == set(none.rivals) == {mine, longer}
+    # What this node's gate compares its database with: its own chain's, not its rival's.
+    assert (shorter.newest, none.newest) == (1, 2)
+
+
+def test_who_ends_a_longer_chain_begins_a_higher_epoch_than_any_in_it() -> None:
+    mine, other = reset(2), reset(4, 3)
+    longer = reset(4, after=other)
+    decided = reset(2, after=mine, ends=(longer,))
+    before = (mine, other, longer)
+    assert decided.record.epoch == 3
+    assert verdict(decided, *before) == (True, "")
+    low = msgspec.structs.replace(decided.record, epoch=1)
+    assert judge(low, (PLAN,), known(*before)) == (False, "epoch 1 cannot follow epoch 1")
+    for me in (0, 2, 3, 4):
+        found = follow(PLAN, known(*before, decided), held=longer.digest, me=people.IDS[me])
+        assert (found.head, found.epoch, found.rivals) == (decided.digest, 3, ())
+
+
+def test_two_that_end_each_other_contradict_still() -> None:
+    mine, other = reset(2), reset(4)
+    rivals = reset(2, after=mine, ends=(other,)), reset(4, after=other, ends=(mine,))
+    for me, head in ((2, rivals[0].digest), (4, rivals[1].digest), (0, b"")):
+        found = follow(PLAN, known(mine, other, *rivals), held=b"", me=people.IDS[me])
+        assert (found.head, set(found.rivals)) == (head, set(rivals))
+
+
+def test_nobody_ends_its_own_past() -> None:
+    first = reset(2, 4)
+    second = reset(4, after=first, ends=(first,))
+    found = follow(PLAN, known(first, second), held=b"", me=people.IDS[0])
+    assert (found.head, found.rivals) == (second.digest, ())
 
 
 def test_rivals_with_a_common_past_leave_the_others_at_that() -> None:
