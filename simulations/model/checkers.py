@@ -1,17 +1,13 @@
 """What must never happen, judged from outside: from disks, orders and clusters, not from the node.
 
-Every check runs at the step that could break it. A record of the log is taken apart here with
-plain MessagePack, so that a fault in the code under test cannot hide itself. Names as in
-docs/genesis.md: S1 two initialisers in one generation, S2 two decisions in one slot, S4 k3s of an
-abandoned generation beside a later one, S5 two clusters with one CA or token.
+Every check runs at the step that could break it, on what `simulations.model.wire` finds in rows and
+records. The names S1 to S5 are those of the table in docs/genesis.md, "The simulator".
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -21,6 +17,16 @@ from roles import Bounds, ClusterPlan
 from simulations.model.disk import Disk
 from simulations.model.etcd import Etcd
 from simulations.model.k3s import K3s
+from simulations.model.wire import (
+    PlanSeen,
+    ballot_in,
+    kind_of,
+    plan_in,
+    reason_in,
+    value_in,
+    voted_for,
+    words_in,
+)
 
 RESUMED_S = 2.0
 """How long a machine that was frozen as a whole may run an old k3s after it goes on."""
@@ -31,16 +37,6 @@ _HOUR_MS = 3_600_000
 
 class Violation(AssertionError):
     """A promise was broken; the message says which and by whom."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    generation: int
-    cluster_id: str
-    initialiser: str
-    seats: tuple[str, ...]
-    ca_hash: str
-    token_commitment: str
 
 
 class Checkers:
@@ -57,7 +53,9 @@ class Checkers:
         self._decided: dict[str, bytes] = {}  # <generation>/<slot> -> value, as first seen.
         self._known: dict[NodeId, set[str]] = {node: set() for node in names}
         self._sent: set[NodeId] = set()  # Those that ever had an order.
-        self._plans: dict[int, _Plan] = {}
+        self._plans: dict[int, PlanSeen] = {}
+        self._over: set[int] = set()  # Generations that were decided to be abandoned.
+        self._formed: set[int] = set()  # Those of which DONE was decided.
         self._etcds: dict[int, list[Etcd]] = {}
         self._gave_up: set[tuple[NodeId, int]] = set()
         self._served: dict[str, str] = {}  # Hash of a secret in use -> cluster id.
@@ -76,12 +74,12 @@ class Checkers:
         `genesis/<generation>/<slot>`.
         """
         for row, record in change.votes:
-            if row.startswith("accept/") and _kind_of(_voted_for(record)) == "abandon":
+            if row.startswith("accept/") and kind_of(voted_for(record)) == "abandon":
                 self.reached["voted to abandon"] = 1
             if row.startswith("decided/"):
                 self._decision(node, row.removeprefix("decided/"), record)
             if row.startswith("gave-up/"):
-                self._gives_up(node, int(row.removeprefix("gave-up/")), _reason_in(record), mark)
+                self._gives_up(node, int(row.removeprefix("gave-up/")), reason_in(record), mark)
         for entry in change.entries:
             if entry.key.startswith("genesis/") and entry.value is not None:
                 self._decision(node, entry.key.removeprefix("genesis/"), entry.value)
@@ -95,7 +93,7 @@ class Checkers:
             raise Violation(f"{name} gives generation {generation} up for what k3s of another did")
 
     def _decision(self, node: NodeId, place: str, record: bytes) -> None:
-        value = _value_in(record)
+        value = value_in(record)
         first = self._decided.setdefault(place, value)
         if first != value:
             raise Violation(f"two decisions in slot {place}: {first!r} and {value!r}")
@@ -103,14 +101,30 @@ class Checkers:
             return
         self._known[node].add(place)
         generation, slot = place.split("/")
-        kind = _kind_of(value)
+        kind = kind_of(value)
         self.reached[f"generation {generation}"] = 1
-        if kind == "abandon":
-            self.reached[f"abandoned in slot {slot}: {_words_in(value)}"] = 1
+        self._follows(int(generation))
+        if kind in ("abandon", "void"):
+            self._over.add(int(generation))
+            self.reached[f"abandoned in slot {slot}: {words_in(value)}"] = 1
         if slot == "claim":
-            self._plans[int(generation)] = _plan_in(value)
+            self._plans[int(generation)] = plan_in(value)
         if kind == "done":
+            self._only_one_forms(int(generation))
             self._done(int(generation), value)
+
+    def _only_one_forms(self, generation: int) -> None:
+        """Check that one cluster at most leaves the provisional state (S3a)."""
+        self._formed.add(generation)
+        if len(self._formed) > 1:
+            raise Violation(f"S3a: DONE in generations {sorted(self._formed)}")
+
+    def _follows(self, generation: int) -> None:
+        """Check that the generation before this one was abandoned (S3b)."""
+        if generation > 1 and generation - 1 not in self._over:
+            raise Violation(
+                f"S3b: a decision of generation {generation}, and no ABANDON of the one before it"
+            )
 
     def revealed(self, node: NodeId, frame: bytes, disk: Disk) -> None:
         """Check that a promise or a vote is on the disk of whoever lets it out."""
@@ -124,7 +138,7 @@ class Checkers:
         if kind not in row:
             return
         kept = disk.holds_vote(row[kind])
-        if kept is None or _ballot_in(kept) < ballot:
+        if kept is None or ballot_in(kept) < ballot:
             raise Violation(f"{self._names[node]} lets out a {kind} that is not on its disk")
 
     def ordered(self, node: NodeId, order: ClusterOrder) -> None:
@@ -211,7 +225,7 @@ class Checkers:
             raise Violation(f"{name} started a cluster that CLAIM does not give it")
         self._uses_secrets(plan)
 
-    def _uses_secrets(self, plan: _Plan) -> None:
+    def _uses_secrets(self, plan: PlanSeen) -> None:
         """Check that no secret that was handed out, or ran a cluster, is another cluster's (S5)."""
         for secret in (plan.ca_hash, plan.token_commitment):
             first = self._served.setdefault(secret, plan.cluster_id)
@@ -238,7 +252,7 @@ class Checkers:
 
     def decided(self, kind: str) -> bool:
         """Whether any disk holds a decision of this kind (`claim`, `started`, `done`)."""
-        return any(_kind_of(value) == kind for value in self._decided.values())
+        return any(kind_of(value) == kind for value in self._decided.values())
 
     @property
     def newest_seats(self) -> tuple[str, ...]:
@@ -253,7 +267,7 @@ class Checkers:
     def _holds(self, node: NodeId, generation: int, kind: str) -> bool:
         """Whether that node's disk holds a decision of this kind in that generation."""
         place = f"{generation}/{kind}"
-        return place in self._known[node] and _kind_of(self._decided[place]) == kind
+        return place in self._known[node] and kind_of(self._decided[place]) == kind
 
     def joined(self, node: NodeId, name: str) -> None:
         """Take note of a new identity: a machine with an empty disk."""
@@ -270,52 +284,3 @@ class Checkers:
             raise Violation(f"DONE with {len(etcds[0].voters)} etcd voters, {needed} are needed")
         if etcds[0].uid.encode() not in value:
             raise Violation("DONE does not name the cluster that exists")
-
-
-def _ballot_in(row: bytes) -> list[object]:
-    """Return the ballot, a round and a node, of a signed message in a journal."""
-    ballot = msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[5]
-    assert isinstance(ballot, list)
-    return ballot
-
-
-def _voted_for(row: bytes) -> bytes:
-    """Return the value that a journal's row of a vote is for."""
-    _tag, _body, _signature, value = msgspec.msgpack.decode(row)
-    assert isinstance(value, bytes)
-    return value
-
-
-def _value_in(record: bytes) -> bytes:
-    """Return the value of a record, an array of tag, value and votes."""
-    tag, value, _votes = msgspec.msgpack.decode(record)
-    assert tag == "decided"
-    assert isinstance(value, bytes)
-    return value
-
-
-def _kind_of(value: bytes) -> str:
-    return str(msgspec.msgpack.decode(value)[0])
-
-
-def _words_in(value: bytes) -> str:
-    return str(msgspec.msgpack.decode(value)[2])
-
-
-def _reason_in(row: bytes) -> str:
-    """Return the reason in a signed GaveUp, without its figures and machines' names."""
-    reason = str(msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[8])
-    return " ".join(re.sub(r"\bn\d+-[0-9a-f]{8}\b,?|\b\d+\b", "", reason).split())
-
-
-def _plan_in(value: bytes) -> _Plan:
-    tag, plan = msgspec.msgpack.decode(value)
-    assert tag == "claim"
-    return _Plan(
-        plan["generation"],
-        plan["cluster_id"],
-        plan["initialiser"],
-        tuple(seat["node"] for seat in plan["seats"]),
-        plan["ca_hash"],
-        plan["token_commitment"],
-    )

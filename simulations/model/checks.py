@@ -5,6 +5,8 @@ from __future__ import annotations
 CHECKS = {
     "S1 one cluster-init in a generation": "clusters started in generation",
     "S2 one decision in a slot": "two decisions in slot",
+    "S3a one generation forms": "S3a: DONE in generations",
+    "S3b no generation before the last one is over": "S3b: a decision of generation",
     "S4 no abandoned k3s beside a later one": "S4: k3s of generation",
     "S5 no secret of another cluster": "S5: the secrets of cluster",
     "formed after healing": "after healing",

@@ -14,11 +14,11 @@ from roles import ClusterPlan, K3sReading, _evidence, _journal, _records
 from roles._attempt import Attempt
 from roles._evidence import Evidence
 from roles._forming import Forming
-from roles._journal import Memory
+from roles._journal import Journal, Memory
 from roles._lease import Around, Paper, VoterPart
 from roles._log import DecisionLog
 from roles._messages import Authentic, Down, Renewed
-from roles._records import Done
+from roles._records import Abandon, Done, decode_value
 from roles._standpoint import Standpoint
 from roles._tenure import Tenure
 from simulations.model.checkers import Checkers
@@ -112,6 +112,30 @@ def _any_reading(self: Evidence, _plan: ClusterPlan) -> K3sReading | None:
     return self.reading
 
 
+def _current_after_own_vote(self: Journal) -> Memory:
+    """Who votes to abandon takes the generation for over, whatever comes of the vote."""
+    memory = _honest_current.__get__(self)
+    assert isinstance(memory, Memory)
+    voted = any(
+        isinstance(decode_value(vote.value, slot, memory.generation), Abandon)
+        for slot, vote in memory.accepted.items()
+        if slot not in memory.decided
+    )
+    return self.of(memory.generation + 1) if voted else memory
+
+
+def _current_after_done(self: Journal) -> Memory:
+    """DONE closes no log: another generation begins."""
+    memory = _honest_current.__get__(self)
+    assert isinstance(memory, Memory)
+    newest = max(self.memories, default=1)
+    while memory.formed and memory.generation < newest:
+        memory = self.of(memory.generation + 1)
+    over = memory.formed or memory.abandonment is not None
+    return self.of(memory.generation + 1) if over else memory
+
+
+_honest_current = Journal.current
 _honest_weigh = Evidence.weigh
 _honest_property = Forming.lease_until
 _honest_may_abandon = Forming.may_abandon
@@ -127,6 +151,8 @@ def _honest_lease_until(of: Forming) -> Instant | None:
 def _without(name: str, *broken: tuple[object, str, object]) -> Strategy:
     return Strategy(name=name, start=start_node, broken=broken)
 
+
+AGAIN_AFTER_DONE = (Journal, "current", property(_current_after_done))
 
 BROKEN = {
     **MUTANTS,
@@ -156,6 +182,15 @@ BROKEN = {
             _without("abandon-at-once", (Forming, "may_abandon", _abandon_at_once)),
             _without("lease-ignored", (Forming, "lease_until", property(_lease_for_ever))),
             _without("down-said-too-early", (Standpoint, "stopped", property(lambda _self: True))),
+            _without(
+                "next-after-own-vote", (Journal, "current", property(_current_after_own_vote))
+            ),
+            _without("again-after-done", AGAIN_AFTER_DONE),
+            _without(
+                "again-after-done-unseen",
+                AGAIN_AFTER_DONE,
+                (Checkers, "_follows", lambda _self, _generation: None),
+            ),
             _without("any-reading", (Evidence, "about", _any_reading)),
             _without("keeps-its-secrets", (DecisionLog, "spent", property(lambda _: frozenset()))),
             _without("done-of-nothing", (Evidence, "weigh", _done_of_nothing)),

@@ -13,7 +13,14 @@ from simulations.model.checks import CHECKS, check_of
 from simulations.model.runs import run_seed
 from tests.model.broken import BROKEN
 from tests.model.stage import formed, play
-from tests.model.test_schedules import CLOCK_AHEAD, ENDS_AGAIN, ONE_BETWEEN, OVERLAPS, X_AGAIN
+from tests.model.test_schedules import (
+    CLOCK_AHEAD,
+    ENDS_AGAIN,
+    ONE_BETWEEN,
+    OVERLAPS,
+    VOTED_AND_RESTARTED,
+    X_AGAIN,
+)
 
 ALL = range(160)
 SIEGES = range(1, 4 * 100, 4)  # One seed in four is a siege: scenario.siege_of.
@@ -26,6 +33,7 @@ def duels(first: int) -> range:
 
 
 S2, S4 = "S2 one decision in a slot", "S4 no abandoned k3s beside a later one"
+S3B = "S3b no generation before the last one is over"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +67,8 @@ BY_SEED = {
     "no-journal": (S2, duels(355)),
     "no-adoption": (S2, duels(131)),
     "quorum-minus-one": (S2, duels(3)),
+    "again-after-done": (S3B, ALL),
+    "again-after-done-unseen": ("S3a one generation forms", ALL),
     "start-before-started": ("an order to start only after STARTED", ALL),
     "start-before-started-unseen": ("a start only after STARTED", ALL),
     "all-initialise": ("S1 one cluster-init in a generation", ALL),
@@ -89,6 +99,7 @@ SCHEDULES = {
     **OVERLAPS,
     "k3s that ends again and again": (ENDS_AGAIN, "any-reading", 120.0),
     "a clock that is ahead": (CLOCK_AHEAD, "any-clock", 60.0),
+    "voted, and restarted": (VOTED_AND_RESTARTED, "next-after-own-vote", 260.0),
     "an initialiser again": (X_AGAIN, "keeps-its-secrets", 242.0),
 }
 
@@ -110,6 +121,7 @@ CATCHES = (
         check="S5 no secret of another cluster",
         schedule="an initialiser again",
     ),
+    Catch(mutant="next-after-own-vote", check=S3B, schedule="voted, and restarted"),
     Catch(mutant="r2-never-gives-up", check="formed after healing", schedule=ENDLESS),
 )
 

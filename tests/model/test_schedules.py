@@ -193,6 +193,23 @@ ENDS_AGAIN = Play(
     acts=[(0.5, break_k3s), (1.0, stall_supervisor)],
 )
 
+
+def late_proposals(source: int, target: int, kind: str, at_s: float) -> float | None:
+    """Each voter that abandons x has its own vote only, until both daemons die."""
+    return 25.0 if kind == "accept" and X not in (source, target) and 100.0 < at_s < 130.0 else None
+
+
+VOTED_AND_RESTARTED = Play(
+    nodes=3,
+    quorum=2,
+    control_plane=1,
+    frames=late_proposals,
+    acts=[
+        *((20.0, cut(X, other)) for other in (P, W)),
+        *((130.0, kill_daemon(other, 1.0)) for other in (P, W)),
+    ],
+)
+
 CLOCK_AHEAD = Play(
     nodes=3,
     quorum=3,
@@ -258,6 +275,14 @@ def test_a_generation_is_given_up_only_for_what_its_own_k3s_did() -> None:
     found = breaks(ENDS_AGAIN, without="any-reading", until_s=120.0)
     assert len(found) == 10
     assert all("for what k3s of another did" in one for one in found)
+
+
+def test_who_voted_to_abandon_goes_on_only_once_it_is_decided() -> None:
+    assert play(VOTED_AND_RESTARTED, without=None, until_s=260.0).checkers.generations > 1
+    assert breaks(VOTED_AND_RESTARTED, without=None, until_s=260.0) == []
+    found = breaks(VOTED_AND_RESTARTED, without="next-after-own-vote", until_s=260.0)
+    assert len(found) == 10
+    assert all(one.startswith("S3b") for one in found)
 
 
 @pytest.mark.parametrize("fault", [k3s_dies, never_catches_up])

@@ -1,0 +1,75 @@
+"""Journal rows, records and frames taken apart with plain MessagePack, as the checks see them.
+
+Nothing of the code under test reads them here, so that a fault in it cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSeen:
+    """What a CLAIM decides, as far as the checks look at it."""
+
+    generation: int
+    cluster_id: str
+    initialiser: str
+    seats: tuple[str, ...]
+    ca_hash: str
+    token_commitment: str
+
+
+def ballot_in(row: bytes) -> list[object]:
+    """Return the ballot, a round and a node, of a signed message in a journal."""
+    ballot = msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[5]
+    assert isinstance(ballot, list)
+    return ballot
+
+
+def voted_for(row: bytes) -> bytes:
+    """Return the value that a journal's row of a vote is for."""
+    _tag, _body, _signature, value = msgspec.msgpack.decode(row)
+    assert isinstance(value, bytes)
+    return value
+
+
+def value_in(record: bytes) -> bytes:
+    """Return the value of a record, an array of tag, value and votes."""
+    tag, value, _votes = msgspec.msgpack.decode(record)
+    assert tag == "decided"
+    assert isinstance(value, bytes)
+    return value
+
+
+def kind_of(value: bytes) -> str:
+    """Return what a value decides: `claim`, `started`, `done`, `abandon` or `void`."""
+    return str(msgspec.msgpack.decode(value)[0])
+
+
+def words_in(value: bytes) -> str:
+    """Return the reason in an ABANDON."""
+    return str(msgspec.msgpack.decode(value)[2])
+
+
+def reason_in(row: bytes) -> str:
+    """Return the reason in a signed GaveUp, without its figures and machines' names."""
+    reason = str(msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[8])
+    return " ".join(re.sub(r"\bn\d+-[0-9a-f]{8}\b,?|\b\d+\b", "", reason).split())
+
+
+def plan_in(value: bytes) -> PlanSeen:
+    """Return the plan in a CLAIM."""
+    tag, plan = msgspec.msgpack.decode(value)
+    assert tag == "claim"
+    return PlanSeen(
+        plan["generation"],
+        plan["cluster_id"],
+        plan["initialiser"],
+        tuple(seat["node"] for seat in plan["seats"]),
+        plan["ca_hash"],
+        plan["token_commitment"],
+    )
