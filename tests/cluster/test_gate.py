@@ -6,19 +6,21 @@ import errno
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ledger import Instant
 from meshd.cluster import gate
 from meshd.cluster.gate import permit_file, read_permit, refusal, revoke
-from meshd.cluster.mark import MARK_NAME
+from meshd.cluster.mark import MARK_NAME, Mark, read_mark, write_mark
 from meshd.cluster.plan import Launch
 from meshd.events import ClusterOrder
 from meshd.holder import lease, processes
+from tests.cli.fake_daemon import running
 from tests.cluster.bench import (
     ADDRESSES,
     N1,
@@ -253,9 +255,11 @@ def broken(tmp_path: Path) -> Call:
 
 
 @pytest.fixture
-def working(tmp_path: Path) -> Call:
-    """Call the wrapper where meshd is this one."""
-    return caller(tmp_path, f'exec {sys.executable} -m meshd.cli "$@"')
+def working(tmp_path: Path) -> Iterator[Call]:
+    """Call the wrapper where meshd is this one, beside a daemon that has heard the others."""
+    (tmp_path / "run").mkdir()
+    with running(tmp_path / "run"):
+        yield caller(tmp_path, f'exec {sys.executable} -m meshd.cli "$@"')
 
 
 def test_a_broken_meshd_keeps_no_formed_k3s_from_starting(tmp_path: Path, broken: Call) -> None:
@@ -279,6 +283,46 @@ def test_a_broken_meshd_lets_nothing_else_start(tmp_path: Path, broken: Call) ->
     mark = tmp_path / "data/server" / MARK_NAME
     mark.write_bytes(mark.read_bytes().replace(plan().cluster_id.encode(), b"ff" * 16))
     assert broken("--", "k3s", "server").returncode == 4
+
+
+def test_a_broken_meshd_starts_no_k3s_in_the_middle_of_a_reset(
+    tmp_path: Path, broken: Call
+) -> None:
+    formed(tmp_path)
+    permit = read_permit(tmp_path / "state")
+    assert permit is not None
+    gate.grant(tmp_path / "state", msgspec.structs.replace(permit, reset=True))
+    for words in (("server", "--cluster-init"), ("server",), ("server", "--cluster-reset")):
+        done = broken("--", "k3s", *words)
+        assert (done.returncode, "membership is being reset" in done.stderr) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("permitted", "marked", "code"), [(1, 0, 4), (10, 9, 4), (1, 1, 0), (9, 10, 0)]
+)
+def test_a_broken_meshd_starts_no_database_of_before_a_reset(
+    tmp_path: Path, broken: Call, permitted: int, marked: int, code: int
+) -> None:
+    formed(tmp_path)
+    permit, mark = read_permit(tmp_path / "state"), read_mark(tmp_path / "data/server")
+    assert permit is not None
+    assert isinstance(mark, Mark)
+    gate.grant(tmp_path / "state", msgspec.structs.replace(permit, epoch=permitted))
+    write_mark(tmp_path / "data/server", msgspec.structs.replace(mark, epoch=marked))
+    done = broken("--", "k3s", "server")
+    assert (done.returncode, "of before the reset" in done.stderr) == (code, code == 4)
+
+
+def test_a_broken_meshd_goes_by_files_of_before_there_were_epochs(
+    tmp_path: Path, broken: Call
+) -> None:
+    formed(tmp_path)
+    for file in (permit_file(tmp_path / "state"), tmp_path / "data/server" / MARK_NAME):
+        content = msgspec.json.decode(file.read_bytes())
+        del content["epoch"]
+        content.pop("reset", None)
+        file.write_bytes(msgspec.json.encode(content) + b"\n")
+    assert broken("--", "k3s", "server").returncode == 0
 
 
 def test_a_permit_of_another_version_keeps_only_a_k3s_down_that_is_not_formed(
