@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +15,12 @@ from meshd.cli.output import run_dir_option
 from meshd.cli.state_dir import state_dir_option
 from meshd.errors import MeshdError, NotPermitted, UsageError
 
+if TYPE_CHECKING:
+    from meshd.cluster.gate import Permit
+
 ASKING_S = 10.0
-"""How long the daemon may take to reach another node; after that the disk alone decides."""
+"""How long the daemon may take to answer, and from then on to reach another node; after that the
+disk, and what the daemon knows, decide."""
 
 _LOOK_S = 0.25
 
@@ -55,7 +60,7 @@ def k3s_gate(
             )
         newest, epoch = None, None
         if permit is not None:
-            newest, epoch = _newest(run_dir, has_database=permit.seat != "worker")
+            newest, epoch = _newest(run_dir, permit)
         why = refusal(
             permit,
             argv=words,
@@ -80,25 +85,39 @@ def k3s_gate(
         )
 
 
-def _newest(run_dir: Path, *, has_database: bool) -> tuple[int, int] | tuple[None, None]:
+def _newest(run_dir: Path, permit: Permit) -> tuple[int, int] | tuple[None, None]:
     """Return the generation and the epoch that the daemon knows, or None twice.
 
     Once it holds all that another node held, or after a while: a whole cluster is powered on in any
-    order.
+    order. A unit's k3s may come up before the daemon, which is waited for if the disk alone would
+    let a database start that may be of before a reset; a broken meshd keeps no formed k3s down.
     """
+    has_database = permit.seat != "worker"
     deadline = time.monotonic() + ASKING_S
+    known: tuple[int, int] | None = None
     while True:
         try:
             status: Json = Client(run_dir).get("/v1/status")
         except MeshdError:
-            return None, None  # A broken meshd keeps no formed k3s from starting.
-        others = [node["path"] for node in status["nodes"] if node["path"] != "self"]
-        # Only a database can be of before a reset whose record is still on its way here.
-        heard = any(others) and (status["ledger"]["synchronised_with"] or not has_database)
-        if not others or heard or time.monotonic() >= deadline:
+            is_awaited = permit.formed and has_database
+            if not is_awaited or time.monotonic() >= deadline:
+                return known or (None, None)
+        else:
+            if known is None:
+                deadline = time.monotonic() + ASKING_S  # It may have begun this very moment.
             genesis = status["genesis"]
-            return int(genesis["generation"]), int(genesis.get("epoch", 0))
+            known = int(genesis["generation"]), int(genesis.get("epoch", 0))
+            if _has_heard(status, has_database=has_database) or time.monotonic() >= deadline:
+                return known
         time.sleep(_LOOK_S)
+
+
+def _has_heard(status: Json, *, has_database: bool) -> bool:
+    """Whether the daemon knows what another node knows, or there is no other."""
+    others = [node["path"] for node in status["nodes"] if node["path"] != "self"]
+    # Only a database can be of before a reset whose record is still on its way here.
+    heard = any(others) and (status["ledger"]["synchronised_with"] or not has_database)
+    return bool(heard) or not others
 
 
 def _command_line(unit: str) -> tuple[str, ...]:
