@@ -38,7 +38,8 @@ def k3s_gate(
 ) -> None:
     """Exit 0 only if k3s may start on this node now, as the command line K3S ARGUMENT….
 
-    Exit 4, with the reason, if not. Any other exit code: meshd itself is broken.
+    Exit 4, with the reason, if not; exit 2 if it was called wrongly. Any other exit code: meshd
+    itself is broken.
     """
     from meshd.cluster.gate import permit_file, read_permit, refusal
 
@@ -125,6 +126,7 @@ def _command_line(unit: str) -> tuple[str, ...]:
 
     Raises:
         MeshdError: systemd does not tell.
+        NotPermitted: it knows of none.
     """
     import shlex
 
@@ -140,4 +142,11 @@ def _command_line(unit: str) -> tuple[str, ...]:
         ) from error
     # { path=/usr/local/bin/k3s ; argv[]=/usr/local/bin/k3s server --x ; ignore_errors=no ; … }
     _, _, rest = done.stdout.partition("argv[]=")
-    return tuple(shlex.split(rest.partition(" ; ")[0]))
+    words = tuple(shlex.split(rest.partition(" ; ")[0]))
+    if not words:
+        raise NotPermitted(  # meshd is not broken: k3s is not started by what nobody could check.
+            "MESH-5035",
+            f"systemd knows no unit {name} that starts anything",
+            fix="name the unit that starts k3s; `systemctl cat` shows it",
+        )
+    return words

@@ -20,7 +20,7 @@ state_dir_option = click.option(
     metavar="DIR",
     type=click.Path(path_type=Path),
     default=state_dir_default,
-    show_default="/var/lib/meshd; on Kairos /usr/local/.meshd",
     envvar="MESHD_STATE_DIR",
-    help="Where identity and database are kept; it must survive a reboot.",
+    help="Where identity and database are kept; it must survive a reboot.  "
+    "[default: /var/lib/meshd; on Kairos /usr/local/.meshd]",
 )

@@ -355,3 +355,42 @@ def test_the_wrapper_obeys_a_meshd_that_works(tmp_path: Path, working: Call) -> 
     assert working("--", *SERVER).returncode == 0
     done = working("--", *SERVER, "--cluster-init")
     assert (done.returncode, "MESH-5031" in done.stderr) == (4, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("--",), ("--unit",), ("--unit", ""), ("--uint", "k3s"), ("k3s", "server"),
+     ("--exec",), ("--exec", "--"), ("--exec", "--unit", "k3s"), ("--unit", "k3s", "--", "k3s")],
+)  # fmt: skip
+def test_the_wrapper_starts_nothing_if_it_is_called_wrongly(
+    tmp_path: Path, broken: Call, words: tuple[str, ...]
+) -> None:
+    formed(tmp_path)
+    done = broken(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("k3s-gate: called wrongly")
+
+
+def test_a_meshd_that_ends_with_2_is_broken_like_any_other(tmp_path: Path) -> None:
+    formed(tmp_path)
+    # An older meshd does not know an option; a Python that cannot open its script says it so, too.
+    call = caller(tmp_path, "exit 2")
+    done = call("--", "k3s", "server")
+    assert (done.returncode, "broken (exit code 2)" in done.stderr) == (0, True)
+
+
+def systemctl(folder: Path, *, knows: str) -> None:
+    """Let systemd know this unit."""
+    script = folder / "bin/systemctl"
+    says = "{ path=/usr/local/bin/k3s ; argv[]=/usr/local/bin/k3s server ; ignore_errors=no ; }"
+    script.write_text(f"#!/bin/sh\nfor unit; do :; done\n[ $unit != {knows} ] || echo '{says}'\n")
+    script.chmod(0o755)
+
+
+def test_a_unit_that_systemd_does_not_know_starts_nothing(tmp_path: Path, working: Call) -> None:
+    formed(tmp_path)
+    systemctl(tmp_path, knows="k3s.service")
+    assert working("--unit", "k3s").returncode == 0
+    done = working("--unit", "k3ss")
+    assert (done.returncode, "MESH-5035" in done.stderr) == (4, True)
+    assert "k3ss.service" in done.stderr
