@@ -11,7 +11,7 @@ from meshd.cluster.groundwork import Obstacle, Tokens
 from meshd.cluster.plan import Launch
 from meshd.config.schema import Settings
 from meshd.events import ClusterOrder
-from tests.cluster.bench import SETTINGS, groundwork, surroundings
+from tests.cluster.bench import N1, SETTINGS, groundwork, initialiser, surroundings
 
 
 def lay(
@@ -38,3 +38,10 @@ def drop_in(folder: Path) -> dict[str, object]:
 def begin(folder: Path) -> None:
     """Let etcd have a database on this disk."""
     (folder / "data/server/db/etcd/member/wal").mkdir(parents=True, exist_ok=True)
+
+
+def formed(folder: Path) -> None:
+    """Leave a disk as the initialiser's is once its cluster is formed."""
+    assert isinstance(lay(folder, N1, initialiser()), Launch)
+    begin(folder)
+    assert isinstance(lay(folder, N1, initialiser(formed=True)), Launch)
