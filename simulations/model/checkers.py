@@ -20,11 +20,16 @@ from simulations.model.k3s import K3s
 from simulations.model.wire import (
     PlanSeen,
     ballot_in,
+    hash_of,
+    intended_in,
+    kind_held,
     kind_of,
+    members_in,
     plan_in,
     reason_in,
     value_in,
     voted_for,
+    voters_of,
     words_in,
 )
 
@@ -33,6 +38,15 @@ RESUMED_S = 2.0
 
 _NEVER_SET_MS = 1_735_689_600_000  # 2025.
 _HOUR_MS = 3_600_000
+
+_ROWS = {
+    "promise": "promise",
+    "accepted": "accept",
+    "down": "down",
+    "released": "gave-up",
+    "lease": "gave-up",
+}
+"""What the journal calls the row that a message rests on; a lease only when nothing is left."""
 
 
 class Violation(AssertionError):
@@ -51,8 +65,8 @@ class Checkers:
         self._bounds = bounds
         self._names = names
         self._decided: dict[str, bytes] = {}  # <generation>/<slot> -> value, as first seen.
-        self._known: dict[NodeId, set[str]] = {node: set() for node in names}
-        self._sent: set[NodeId] = set()  # Those that ever had an order.
+        self._proven: set[tuple[str, bytes]] = set()  # Records whose votes were counted.
+        self._sent: dict[NodeId, str] = {}  # Of which cluster the last order was.
         self._plans: dict[int, PlanSeen] = {}
         self._over: set[int] = set()  # Generations that were decided to be abandoned.
         self._formed: set[int] = set()  # Those of which DONE was decided.
@@ -77,12 +91,12 @@ class Checkers:
             if row.startswith("accept/") and kind_of(voted_for(record)) == "abandon":
                 self.reached["voted to abandon"] = 1
             if row.startswith("decided/"):
-                self._decision(node, row.removeprefix("decided/"), record)
+                self._decision(row.removeprefix("decided/"), record)
             if row.startswith("gave-up/"):
                 self._gives_up(node, int(row.removeprefix("gave-up/")), reason_in(record), mark)
         for entry in change.entries:
             if entry.key.startswith("genesis/") and entry.value is not None:
-                self._decision(node, entry.key.removeprefix("genesis/"), entry.value)
+                self._decision(entry.key.removeprefix("genesis/"), entry.value)
 
     def _gives_up(self, node: NodeId, generation: int, reason: str, mark: str) -> None:
         self._gave_up.add((node, generation))
@@ -92,26 +106,41 @@ class Checkers:
             name = self._names[node]
             raise Violation(f"{name} gives generation {generation} up for what k3s of another did")
 
-    def _decision(self, node: NodeId, place: str, record: bytes) -> None:
+    def _decision(self, place: str, record: bytes) -> None:
+        if (place, record) in self._proven:
+            return
+        self._proven.add((place, record))
+        self._has_quorum(place, record)
         value = value_in(record)
+        known = place in self._decided
         first = self._decided.setdefault(place, value)
         if first != value:
             raise Violation(f"two decisions in slot {place}: {first!r} and {value!r}")
-        if place in self._known[node]:
-            return
-        self._known[node].add(place)
-        generation, slot = place.split("/")
+        if not known:
+            generation, slot = place.split("/")
+            self._is_news(int(generation), slot, value)
+
+    def _has_quorum(self, place: str, record: bytes) -> None:
+        """Check that a record proves itself: enough different nodes voted for its value."""
+        voters = voters_of(place, record) & self._names.keys()
+        if len(voters) < self._bounds.quorum:
+            raise Violation(
+                f"the record of slot {place} has {len(voters)} votes, "
+                f"{self._bounds.quorum} make a quorum"
+            )
+
+    def _is_news(self, generation: int, slot: str, value: bytes) -> None:
         kind = kind_of(value)
         self.reached[f"generation {generation}"] = 1
-        self._follows(int(generation))
+        self._follows(generation)
         if kind in ("abandon", "void"):
-            self._over.add(int(generation))
+            self._over.add(generation)
             self.reached[f"abandoned in slot {slot}: {words_in(value)}"] = 1
         if slot == "claim":
-            self._plans[int(generation)] = plan_in(value)
+            self._plans[generation] = plan_in(value)
         if kind == "done":
-            self._only_one_forms(int(generation))
-            self._done(int(generation), value)
+            self._only_one_forms(generation)
+            self._done(generation, value)
 
     def _only_one_forms(self, generation: int) -> None:
         """Check that one cluster at most leaves the provisional state (S3a)."""
@@ -127,35 +156,38 @@ class Checkers:
             )
 
     def revealed(self, node: NodeId, frame: bytes, disk: Disk) -> None:
-        """Check that a promise or a vote is on the disk of whoever lets it out."""
+        """Check that a promise, a vote or a last word is on the disk of whoever lets it out."""
         tag, body, *_ = msgspec.msgpack.decode(frame)
         if tag != "message":
             return
-        kind, _network, _limits, generation, slot, ballot, *_ = msgspec.msgpack.decode(body)
+        kind, _network, _limits, generation, slot, ballot, *rest = msgspec.msgpack.decode(body)
         if kind in ("ask", "down", "released"):
             self.reached[f"said {kind}"] = 1
-        row = {"promise": f"promise/{generation}/{slot}", "accepted": f"accept/{generation}/{slot}"}
-        if kind not in row:
-            return
-        kept = disk.holds_vote(row[kind])
-        if kept is None or ballot_in(kept) < ballot:
-            raise Violation(f"{self._names[node]} lets out a {kind} that is not on its disk")
+        if kind in ("promise", "accepted"):
+            kept = disk.holds_vote(f"{_ROWS[kind]}/{generation}/{slot}")
+            if kept is None or ballot_in(kept) < ballot:
+                raise Violation(f"{self._names[node]} lets out a {kind} that is not on its disk")
+        last = kind in ("down", "released") or (kind == "lease" and rest[-1] == 0)
+        if last and disk.holds_vote(f"{_ROWS[kind]}/{generation}") is None:
+            raise Violation(f"{self._names[node]} says {kind} for good, and its disk does not")
 
-    def ordered(self, node: NodeId, order: ClusterOrder) -> None:
+    def ordered(self, node: NodeId, order: ClusterOrder, disk: Disk) -> None:
         """Check an order against what is decided and durable on that node's own disk."""
-        sent_before = node in self._sent and not (order.abandoned or order.stop)
-        if order.seat != "none":
-            self._sent.add(node)
-        elif sent_before:
+        sent_to = self._sent.get(node)
+        if order.seat != "none" and order.plan is not None:
+            self._sent[node] = order.plan.cluster_id
+        elif sent_to is not None and sent_to not in order.abandoned:
             raise Violation(f"{self._names[node]} is ordered to leave its cluster")
         if order.plan is None or order.seat == "none":
             return
-        for wrong in self._wrong_with(node, order, order.plan):
+        for wrong in self._wrong_with(node, order, order.plan, disk):
             raise Violation(f"{self._names[node]} {wrong}")
 
-    def _wrong_with(self, node: NodeId, order: ClusterOrder, plan: ClusterPlan) -> Iterator[str]:
+    def _wrong_with(
+        self, node: NodeId, order: ClusterOrder, plan: ClusterPlan, disk: Disk
+    ) -> Iterator[str]:
         generation = plan.generation
-        if order.formed and not self._holds(node, generation, "done"):
+        if order.formed and not _holds(disk, generation, "done"):
             yield "has an order for a formed cluster before DONE"
         if plan.leased and not order.formed and order.lease_until is None:
             yield "is ordered to run k3s without a lease before DONE"
@@ -165,7 +197,7 @@ class Checkers:
             yield "is ordered to run what is abandoned"
         if order.seat == "worker" and not order.formed:
             yield "is ordered to be a worker before DONE"
-        if order.seat == "initialiser" and not self._holds(node, generation, "started"):
+        if order.seat == "initialiser" and not _holds(disk, generation, "started"):
             yield "is ordered to start a cluster before STARTED"
         own_ips = [seat.node_ip for seat in plan.seats if seat.node == node]
         if plan.vip in order.join or set(own_ips) & set(order.join):
@@ -188,17 +220,17 @@ class Checkers:
         if agree and min(abs(wall_ms - ms) for ms in set_once) > _HOUR_MS:
             raise Violation(f"k3s starts on {name}, whose clock {len(set_once)} voters refute")
 
-    def sealed(self, node: NodeId, seal: Seal) -> None:
-        """Check who is given a secret."""
-        known = [int(p.split("/")[0]) for p in self._known[node] if p.endswith("/claim")]
-        plan = self._plans[max(known)] if known else None
+    def sealed(self, node: NodeId, seal: Seal, disk: Disk) -> None:
+        """Check who is given a secret, by the newest CLAIM on the disk of whoever gives it."""
+        known = (g for g in sorted(self._plans, reverse=True) if _holds(disk, g, "claim"))
+        plan = self._plans.get(next(known, 0))
         who = f"{self._names[node]} seals {seal.name} to {self._names[seal.recipient]}"
         if plan is None:
             raise Violation(f"{who} before CLAIM")
         self._uses_secrets(plan)
         if seal.recipient in plan.seats:
             return
-        if not self._holds(node, plan.generation, "done"):
+        if not _holds(disk, plan.generation, "done"):
             raise Violation(f"{who}, no member of the plan, before DONE")
         if seal.name != "agent-token":
             raise Violation(f"{who}, a worker")
@@ -215,14 +247,17 @@ class Checkers:
                 f" the last by {self._names[node]}"
             )
 
-    def started_as_decided(self, node: NodeId, etcd: Etcd) -> None:
-        """Check that STARTED was decided for this node, and is on its disk."""
+    def started_as_decided(self, node: NodeId, etcd: Etcd, disk: Disk) -> None:
+        """Check that STARTED was decided for this node, and is on its disk, as is its intent."""
         generation, name = etcd.plan.generation, self._names[node]
         plan = self._plans.get(generation)
-        if plan is None or not self._holds(node, generation, "started"):
+        if plan is None or not _holds(disk, generation, "started"):
             raise Violation(f"{name} started a cluster before STARTED was decided")
         if (plan.initialiser, plan.cluster_id) != (node, etcd.plan.cluster_id):
             raise Violation(f"{name} started a cluster that CLAIM does not give it")
+        intent = disk.holds_vote(f"intent/{generation}")
+        if intent is None or intended_in(intent) != hash_of(self._decided[f"{generation}/claim"]):
+            raise Violation(f"{name} started a cluster without its intent on its disk")
         self._uses_secrets(plan)
 
     def _uses_secrets(self, plan: PlanSeen) -> None:
@@ -264,15 +299,9 @@ class Checkers:
         """The highest generation in which anything was decided."""
         return max((int(place.split("/")[0]) for place in self._decided), default=0)
 
-    def _holds(self, node: NodeId, generation: int, kind: str) -> bool:
-        """Whether that node's disk holds a decision of this kind in that generation."""
-        place = f"{generation}/{kind}"
-        return place in self._known[node] and kind_of(self._decided[place]) == kind
-
     def joined(self, node: NodeId, name: str) -> None:
         """Take note of a new identity: a machine with an empty disk."""
         self._names = {**self._names, node: name}
-        self._known[node] = set()
 
     def _done(self, generation: int, value: bytes) -> None:
         """Check DONE against etcd itself: enough plan members vote in the one cluster."""
@@ -284,3 +313,11 @@ class Checkers:
             raise Violation(f"DONE with {len(etcds[0].voters)} etcd voters, {needed} are needed")
         if etcds[0].uid.encode() not in value:
             raise Violation("DONE does not name the cluster that exists")
+        members = set(members_in(value)) & set(self._plans[generation].names)
+        if len(members) < needed:
+            raise Violation(f"{len(members)} of the voters in DONE are members of the plan")
+
+
+def _holds(disk: Disk, generation: int, kind: str) -> bool:
+    """Whether that disk holds a decision of this kind in that generation."""
+    return kind_held(disk.holds_vote(f"decided/{generation}/{kind}")) == kind

@@ -11,6 +11,8 @@ CHECKS = {
     "S5 no secret of another cluster": "S5: the secrets of cluster",
     "formed after healing": "after healing",
     "a vote is on the disk before it is seen": "that is not on its disk",
+    "what is over for good is on the disk before it is said": "for good, and its disk does not",
+    "a record has a quorum's votes": "make a quorum",
     "nobody is ordered to leave": "is ordered to leave its cluster",
     "formed only after DONE": "has an order for a formed cluster before DONE",
     "a lease before DONE": "is ordered to run k3s without a lease before DONE",
@@ -28,9 +30,11 @@ CHECKS = {
     "no server token for workers": ", a worker",
     "a start only after STARTED": "started a cluster before STARTED was decided",
     "a start only by the initialiser": "started a cluster that CLAIM does not give it",
+    "a start only by who meant it": "without its intent on its disk",
     "DONE only of a cluster": " without a cluster",
     "DONE with enough etcd voters": "are needed",
     "DONE names the cluster": "DONE does not name the cluster that exists",
+    "DONE names members of the plan": "of the voters in DONE are members",
     "nobody honest is rejected": " rejects ",
 }
 """Its name, and the words that nothing but its message has."""

@@ -123,6 +123,10 @@ def _is_server(order: ClusterOrder) -> bool:
     return order.seat == "server"
 
 
+def _is_formed_later(order: ClusterOrder) -> bool:
+    return order.formed and bool(order.abandoned)
+
+
 def _forgetful(boot: Boot) -> Node:
     return start_node(replace(boot, votes=()))
 
@@ -156,6 +160,11 @@ MUTANTS = {
             name="leaves-when-formed",
             start=start_node,
             arrange=partial(_change_orders, only=lambda o: o.formed, seat="none", plan=None),
+        ),
+        Strategy(
+            name="leaves-a-later-generation",
+            start=start_node,
+            arrange=partial(_change_orders, only=_is_formed_later, seat="none", plan=None),
         ),
         Strategy(
             name="orders-without-lease",

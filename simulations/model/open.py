@@ -16,6 +16,7 @@ from ledger import NodeId
 from meshd.events import ClusterOrder, Persist, Seal
 from meshd.node import Node
 from simulations.model.checkers import Checkers, Violation
+from simulations.model.disk import Disk
 from simulations.model.etcd import Etcd
 from simulations.model.faults import Faults
 from simulations.model.k3s import K3s
@@ -67,13 +68,13 @@ class Onlooker(Checkers):
     def persisted(self, node: NodeId, change: Persist, *, mark: str) -> None:
         """Pass: there may be two decisions of one slot."""
 
-    def ordered(self, node: NodeId, order: ClusterOrder) -> None:
+    def ordered(self, node: NodeId, order: ClusterOrder, disk: Disk) -> None:
         """Pass: what is decided is one cluster's."""
 
-    def sealed(self, node: NodeId, seal: Seal) -> None:
+    def sealed(self, node: NodeId, seal: Seal, disk: Disk) -> None:
         """Pass: likewise."""
 
-    def started_as_decided(self, node: NodeId, etcd: Etcd) -> None:
+    def started_as_decided(self, node: NodeId, etcd: Etcd, disk: Disk) -> None:
         """Pass: likewise."""
 
     def running(self, services: Sequence[K3s], now: float) -> None:

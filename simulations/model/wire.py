@@ -5,6 +5,7 @@ Nothing of the code under test reads them here, so that a fault in it cannot hid
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ class PlanSeen:
     cluster_id: str
     initialiser: str
     seats: tuple[str, ...]
+    names: tuple[str, ...]  # What Kubernetes calls them.
     ca_hash: str
     token_commitment: str
 
@@ -43,6 +45,44 @@ def value_in(record: bytes) -> bytes:
     assert tag == "decided"
     assert isinstance(value, bytes)
     return value
+
+
+def kind_held(row: bytes | None) -> str:
+    """Return what a journal's row of a decision decides; nothing if it is missing or damaged."""
+    try:
+        return kind_of(value_in(row)) if row is not None else ""
+    except msgspec.DecodeError:
+        return ""
+
+
+def voters_of(place: str, record: bytes) -> set[str]:
+    """Return whose votes for its value, in that slot and one ballot, a record carries."""
+    _tag, value, votes = msgspec.msgpack.decode(record)
+    bodies = [msgspec.msgpack.decode(body) for _message, body, *_ in votes]
+    ballot = bodies[0][5]
+    return {
+        sender
+        for kind, _network, _limits, generation, slot, of, sender, value_hash in bodies
+        if (kind, f"{generation}/{slot}", of) == ("accepted", place, ballot)
+        and value_hash == hash_of(value)
+    }
+
+
+def intended_in(row: bytes) -> bytes:
+    """Return the hash of the CLAIM that the initialiser's own note names."""
+    value_hash = msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[7]
+    assert isinstance(value_hash, bytes)
+    return value_hash
+
+
+def hash_of(value: bytes) -> bytes:
+    """Return what voters sign in a value's stead."""
+    return hashlib.sha256(value).digest()
+
+
+def members_in(value: bytes) -> list[str]:
+    """Return the names of the etcd voters in a DONE."""
+    return [str(name) for name in msgspec.msgpack.decode(value)[3]]
 
 
 def kind_of(value: bytes) -> str:
@@ -70,6 +110,7 @@ def plan_in(value: bytes) -> PlanSeen:
         plan["cluster_id"],
         plan["initialiser"],
         tuple(seat["node"] for seat in plan["seats"]),
+        tuple(seat["node_name"] for seat in plan["seats"]),
         plan["ca_hash"],
         plan["token_commitment"],
     )

@@ -323,13 +323,13 @@ class World:
         if order.hold is not None and not machine.k3s.running:
             self.checkers.reached["k3s waits for the clock"] += 1
         if self.strategy.decides:
-            self.checkers.ordered(machine.node, order)
+            self.checkers.ordered(machine.node, order, machine.disk)
         machine.k3s.apply(order)
 
     def _seal(self, machine: Machine, seal: Seal) -> None:
         self.say(machine, f"seals {seal.name} to {self.by_node[seal.recipient].facts.name}")
         if self.strategy.decides:
-            self.checkers.sealed(machine.node, seal)
+            self.checkers.sealed(machine.node, seal, machine.disk)
         order = machine.k3s.order
         held = order.plan if order is not None else None
         own = held is None or held.cluster_id != seal.cluster_id or held.initialiser == machine.node
@@ -344,7 +344,7 @@ class World:
         self.say(machine, f"CLUSTER-INIT took effect: kube-system {etcd.uid}")
         self.checkers.started(machine.node, etcd)
         if self.strategy.decides:
-            self.checkers.started_as_decided(machine.node, etcd)
+            self.checkers.started_as_decided(machine.node, etcd, machine.disk)
 
     def _k3s_launched(self, index: int) -> None:
         machine, now = self.machines[index], self.timeline.now

@@ -10,16 +10,18 @@ from dataclasses import replace
 from ledger import Instant
 from meshd.node import _seals
 from meshd.node._orders import SERVER_SECRETS
-from roles import ClusterPlan, K3sReading, _evidence, _journal, _records
+from roles import ClusterPlan, K3sReading, _evidence, _journal, _log, _records
 from roles._attempt import Attempt
 from roles._evidence import Evidence
 from roles._forming import Forming
 from roles._journal import Journal, Memory
-from roles._lease import Around, Paper, VoterPart
+from roles._lease import Around, MemberPart, Paper, VoterPart
 from roles._log import DecisionLog
-from roles._messages import Authentic, Down, Renewed
-from roles._records import Abandon, Done, decode_value
+from roles._messages import Authentic, Ballot, Down, Renewed
+from roles._proposer import Proposer
+from roles._records import Abandon, Decision, Done, decode_value
 from roles._standpoint import Standpoint
+from roles._state import Effect, Record
 from roles._tenure import Tenure
 from simulations.model.checkers import Checkers
 from simulations.model.k3s import K3s
@@ -107,6 +109,44 @@ def _done_of_another(self: Evidence, plan: ClusterPlan | None, now: Instant) -> 
         self.done = Done(self.done.initialiser, "another", self.done.voters)
 
 
+def _done_of_strangers(self: Evidence, plan: ClusterPlan | None, now: Instant) -> None:
+    """DONE names whoever votes in etcd, whether the plan has a seat for him or not."""
+    _honest_weigh(self, plan, now)
+    if self.done is not None:
+        names = tuple(f"stranger-{name}" for name in self.done.voters)
+        self.done = Done(self.done.initialiser, self.done.kube_system_uid, names)
+
+
+def _down_unkept(self: MemberPart, around: Around, now: Instant) -> list[Effect]:
+    """A member says that it is down, and writes nothing."""
+    return [one for one in _honest_say_down(self, around, now) if not isinstance(one, Record)]
+
+
+def _give_up_unkept(self: Tenure, reason: str) -> list[Effect]:
+    """The initialiser gives up, and writes nothing."""
+    _honest_give_up(self, reason)
+    return []
+
+
+def _intend_unkept(self: Proposer, claim: Ballot, claim_hash: bytes) -> list[Effect]:
+    """The initialiser means to start, and writes nothing."""
+    _honest_intend(self, claim, claim_hash)
+    return []
+
+
+def _one_vote_short(self: Proposer) -> bytes | None:
+    """A record is written when a vote is missing still."""
+    self.quorum -= 1
+    try:
+        return _honest_take_record(self)
+    finally:
+        self.quorum += 1
+
+
+def _read_any_record(record: bytes, *, network_id: str, quorum: int) -> Decision:
+    return _honest_read_record(record, network_id=network_id, quorum=min(quorum, 1))
+
+
 def _any_reading(self: Evidence, _plan: ClusterPlan) -> K3sReading | None:
     """What k3s says is taken for the current plan's, whosever it is."""
     return self.reading
@@ -137,6 +177,11 @@ def _current_after_done(self: Journal) -> Memory:
 
 _honest_current = Journal.current
 _honest_weigh = Evidence.weigh
+_honest_give_up = Tenure._give_up
+_honest_intend = Proposer.intend
+_honest_read_record = _records.read_record
+_honest_say_down = MemberPart._say_down
+_honest_take_record = Proposer.take_record
 _honest_property = Forming.lease_until
 _honest_may_abandon = Forming.may_abandon
 _honest_remember = _journal._remember
@@ -191,6 +236,20 @@ BROKEN = {
                 AGAIN_AFTER_DONE,
                 (Checkers, "_follows", lambda _self, _generation: None),
             ),
+            _without("down-unkept", (MemberPart, "_say_down", _down_unkept)),
+            _without("give-up-unkept", (Tenure, "_give_up", _give_up_unkept)),
+            _without("intent-unkept", (Proposer, "intend", _intend_unkept)),
+            _without(
+                "one-vote-short",
+                (Proposer, "take_record", _one_vote_short),
+                (_records, "quorum_of", lambda _limits: 1),
+                (_log, "read_record", _read_any_record),
+            ),
+            _without(
+                "done-of-strangers",
+                (Evidence, "weigh", _done_of_strangers),
+                (_records, "_shortcoming", lambda _value, _plan, _slot: None),
+            ),
             _without("any-reading", (Evidence, "about", _any_reading)),
             _without("keeps-its-secrets", (DecisionLog, "spent", property(lambda _: frozenset()))),
             _without("done-of-nothing", (Evidence, "weigh", _done_of_nothing)),
@@ -201,7 +260,7 @@ BROKEN = {
             replace(
                 MUTANTS["start-before-started"],
                 name="start-before-started-unseen",
-                broken=((Checkers, "ordered", lambda _self, _node, _order: None),),
+                broken=((Checkers, "ordered", lambda _self, _node, _order, _disk: None),),
             ),
             _without("server-token-for-workers", (_seals, "WORKER_SECRETS", SERVER_SECRETS)),
         )

@@ -33,6 +33,7 @@ def duels(first: int) -> range:
 
 
 S2, S4 = "S2 one decision in a slot", "S4 no abandoned k3s beside a later one"
+SAID = "what is over for good is on the disk before it is said"
 S3B = "S3b no generation before the last one is over"
 
 
@@ -79,6 +80,7 @@ BY_SEED = {
     "formed-before-done": ("formed only after DONE", ALL),
     "workers-before-done": ("workers only after DONE", ALL),
     "leaves-when-formed": ("nobody is ordered to leave", ALL),
+    "leaves-a-later-generation": ("nobody is ordered to leave", SIEGES),
     "orders-without-lease": ("a lease before DONE", ALL),
     "nobody-to-join": ("who joins knows whom", ALL),
     "joins-the-vip": ("nobody joins itself or the VIP", ALL),
@@ -87,6 +89,11 @@ BY_SEED = {
     "old-data-stay": ("formed after healing", SIEGES),
     "any-clock": ("no k3s with a clock never set", ALL[24:]),
     "r8-done-with-too-few": ("DONE with enough etcd voters", SIEGES),
+    "down-unkept": (SAID, SIEGES),
+    "give-up-unkept": (SAID, SIEGES),
+    "intent-unkept": ("a start only by who meant it", ALL),
+    "one-vote-short": ("a record has a quorum's votes", ALL),
+    "done-of-strangers": ("DONE names members of the plan", ALL),
     "done-of-nothing": ("DONE only of a cluster", duels(3)),
     "done-of-another": ("DONE names the cluster", ALL),
     "done-of-nobody": ("nobody honest is rejected", ALL),
