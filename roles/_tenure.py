@@ -76,8 +76,8 @@ class Tenure:
         self._renewed_at = Instant(-math.inf)
         self._granted: dict[NodeId, Instant] = {}
         self._quorum = 0
-        self._grown_at = now  # When the quorum last grew, in an open network.
-        self._held = NO_LEASE  # What the answers of the smaller quorum gave then.
+        self._had_until = now  # Until when there was a lease before the answers were counted anew.
+        self._held = NO_LEASE  # What the answers of a smaller quorum gave, in an open network.
         self._say_at = now
         self.answers: dict[NodeId, Instant] = {}  # Who let it run on, and when that was asked.
         self.down: set[NodeId] = set()
@@ -158,14 +158,16 @@ class Tenure:
     # How.
 
     def _count_only(self, around: Around, now: Instant) -> None:
+        before = self.until
         if around.quorum > self._quorum > 0:
             # What was given stays given (R11); from now on more voters have to answer.
-            self._held = self.until
-            self._grown_at = self._renew_at = now
+            self._held = before
+            self._had_until = self._renew_at = now
         self._quorum = around.quorum
         for node in [node for node in self.answers if node not in around.voters]:
             del self.answers[node]
             self._held = NO_LEASE
+            self._had_until = max(self._had_until, min(before, now))
 
     def _note_life(self) -> list[Effect]:
         if self._noted:
@@ -199,7 +201,7 @@ class Tenure:
         """Return when this node is to give up if nothing changes, and why."""
         doubled = 2 ** min(self._memory.generation - 1, DOUBLINGS_MAX)
         reasons = [
-            (max(self._grown_at, self.until) + NO_LEASE_S, "it had no lease for 60 s"),
+            (max(self._had_until, self.until) + NO_LEASE_S, "it had no lease for 60 s"),
             (
                 self._began + FORMING_S * doubled,
                 f"the control plane was not complete after {FORMING_S * doubled:.0f} s",

@@ -180,6 +180,21 @@ def test_it_gives_up_in_its_sixth_life_however_short_each_was() -> None:
     assert {one.generation for one in states(table).values()} == {2}
 
 
+def test_an_answer_that_counts_no_more_is_no_minute_without_a_lease() -> None:
+    table = leased()
+    part(table, 3)
+    pass_time(table, 100.0, silent=[3])
+    assert lease(table, 1).until > table.now + 40.0
+    # The machine of the voter that answers comes back as somebody else, too: neither counts now.
+    table.seat(9, fingerprint=("fingerprint-2",), name="n2", fuse=True)
+    table.look_around(present=[1, 2, 9])
+    pass_time(table, 50.0, silent=[2, 3])
+    assert lease(table, 1).until < table.now
+    assert lease(table, 1).gave_up is None
+    pass_time(table, 15.0, silent=[2, 3])
+    assert lease(table, 1).gave_up == "it had no lease for 60 s"
+
+
 def test_it_gives_up_when_nobody_joins_and_no_other_member_is_heard() -> None:
     table = leased(Bounds.bounded(control_plane=3, nodes_max=5), size=5)
     part(table, 2, 3)
