@@ -60,12 +60,14 @@ class ResetWanted(msgspec.Struct, frozen=True, kw_only=True):
         cluster_id: as the operator typed it; None only shows what would be done.
         by: who asks, as their machine knows them.
         readdress: servers that are heard go on at the addresses that they have now.
+        snapshot: path of a snapshot of etcd on this machine, to take the database from.
     """
 
     confirm_dead: tuple[str, ...]
     cluster_id: str | None = None
     by: str = "root"
     readdress: bool = False
+    snapshot: str | None = None
 
 
 def build_app(readable: Readable, operable: Operable | None = None) -> Starlette:

@@ -169,6 +169,7 @@ class MembershipReset:
     by: str
     at_ms: int
     ended: tuple[bytes, ...] = ()
+    snapshot: str = ""
 
 
 @dataclass(frozen=True, slots=True)

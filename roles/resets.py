@@ -3,8 +3,9 @@
 A cluster's first seats are its plan's: epoch 0. Each reset begins an epoch with fewer seats, signed
 by the survivor alone, since nobody else is left to sign; it names the record that it follows, so
 the records form chains. Invariant: of two chains that part none is better, however long it is,
-until a reset in one of them names the head of the other as ended. A node follows the one whose
-survivor it is, or that it followed before, and else neither.
+until a reset in one of them names the head of the other as ended; should the other have grown
+meanwhile, nobody chose between them yet. A node follows the one whose survivor it is, or that it
+followed before, and else neither.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class BadReset(ValueError):
     """Bytes that are not an authentic record of this network."""
 
 
-class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SeatsRecord(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What the survivor signs.
 
     Args:
@@ -42,8 +45,9 @@ class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dead: whose seats are given up, as the operator confirmed.
         by: who asked for it, as the survivor's machine knows them.
         at_ms: when, by the survivor's wall clock; for people.
-        ended: digests of resets that contradict this chain, and whose databases give way to it.
-            Its epoch is higher than theirs, so that their databases count as of before.
+        ended: digests of the heads of chains that contradict this one, and whose databases give
+            way to it. Its epoch is higher than theirs, so that these count as of before.
+        snapshot: name of the file that the survivor's database was restored from; "": its own.
     """
 
     network_id: Annotated[str, msgspec.Meta(max_length=NETWORK_ID_MAX)]
@@ -56,6 +60,7 @@ class SeatsRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     by: Annotated[str, msgspec.Meta(max_length=_WORDS_MAX)]
     at_ms: int
     ended: Annotated[tuple[Hash, ...], msgspec.Meta(max_length=_SEATS_MAX)] = ()
+    snapshot: Annotated[str, msgspec.Meta(max_length=_WORDS_MAX)] = ""
 
 
 class _Sealed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -215,10 +220,14 @@ def follow(plan: ClusterPlan | None, resets: Resets, *, held: bytes, me: NodeId)
 
 
 def _readdressed(plan: ClusterPlan, chain: _Chain) -> int:
-    """Return the last epoch in which a seat got another address, or 0."""
+    """Return the last epoch in which a seat got another address, or 0.
+
+    One in which another chain was ended counts after that: who followed the other took whatever
+    address it had there.
+    """
     last, seats = 0, plan.seats
     for reset in chain:
-        if moved_seats(seats, reset.record.seats):
+        if moved_seats(seats, reset.record.seats) or (last and reset.record.ended):
             last = reset.record.epoch
         seats = reset.record.seats
     return last
@@ -249,14 +258,9 @@ def _heads(chains: list[_Chain]) -> list[_Chain]:
     """Return the chains that nothing follows, and that none of the others ended; at least one."""
     known = {chain[:-1] for chain in chains if chain}
     whole = sorted((chain for chain in chains if chain not in known), key=_digests)
-    standing = [c for c in whole if not any(_ends(d, c) and not _ends(c, d) for d in whole)]
-    return standing or whole
-
-
-def _ends(one: _Chain, other: _Chain) -> bool:
-    """Whether a reset in `one` names one in `other` that is not its own past."""
-    named = {digest for reset in one for digest in reset.record.ended}
-    return bool(named & (set(_digests(other)) - set(_digests(one))))
+    # None can end each other: each would have to hold the other's hash.
+    ended = {digest for chain in whole for reset in chain for digest in reset.record.ended}
+    return [chain for chain in whole if not chain or chain[-1].digest not in ended]
 
 
 def _epoch(chain: _Chain) -> int:

@@ -56,11 +56,19 @@ def status(output: str, run_dir: Path) -> None:
     is_flag=True,
     help="The servers' addresses changed for good: those that are heard go on at their new ones.",
 )
+@click.option(
+    "--from-snapshot",
+    "snapshot",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Take the database from a k3s etcd snapshot on this machine: when no disk has one of use.",
+)
 @click.option("--cluster-id", metavar="ID", help="In place of typing it at the prompt.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, or why it may not be.")
 @run_dir_option
 def reset(
     dead: tuple[str, ...],
+    snapshot: Path | None,
     cluster_id: str | None,
     run_dir: Path,
     *,
@@ -73,9 +81,14 @@ def reset(
     Run it as root on one survivor. Nothing is done before the cluster's id is typed.
     """
     client = Client(run_dir)
-    wanted: Json = {"confirm_dead": list(dead), "by": _who(), "readdress": readdress}
+    wanted: Json = {
+        "confirm_dead": list(dead),
+        "by": _who(),
+        "readdress": readdress,
+        "snapshot": None if snapshot is None else str(snapshot.absolute()),
+    }
     shown = client.post(_PATH, wanted)
-    _show(shown)
+    _show(shown, snapshot)
     if dry_run:
         return
     if cluster_id is None:
@@ -94,11 +107,16 @@ def _who() -> str:
     return os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or "root"
 
 
-def _show(shown: Json) -> None:
+def _show(shown: Json, snapshot: Path | None) -> None:
     size, written = shown["database_bytes"] / (1 << 20), span(shown["database_written_s_ago"])
     rejoin, dead = shown["rejoin"], shown["dead"]
     click.echo(f"reset of etcd's membership on {shown['node']}, cluster {shown['cluster_id']}:")
-    click.echo(f"  database     {size:.1f} MiB, last written {written} ago; a copy of it is kept")
+    if snapshot is None:
+        told = f"{size:.1f} MiB, last written {written} ago; a copy of it is kept"
+    else:
+        told = f"restored from {snapshot.name} ({size:.1f} MiB), written {written} ago: what was "
+        told += "written since is lost; a copy of what lies on the disk is kept"
+    click.echo(f"  database     {told}")
     click.echo(f"  heard        {_listed(shown['alive'])}")
     click.echo(
         f"  given up     {_listed(dead)}" + (": what only they had written is lost" if dead else "")

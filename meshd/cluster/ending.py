@@ -12,8 +12,8 @@ import trio
 
 from meshd.cluster import gate
 from meshd.cluster.aside import aside_folder, end_containers, set_aside
-from meshd.cluster.groundwork import Obstacle
 from meshd.cluster.hostinit import HostInit
+from meshd.cluster.obstacle import Obstacle, refused
 from meshd.cluster.paths import K3sPaths
 from meshd.events import ClusterOrder
 
@@ -76,9 +76,3 @@ class Ending:
             folder = str(aside_folder(self._paths, cluster))
             _LOG.warning("data_set_aside", cluster=cluster, folder=folder)
         self._aside.add(cluster)
-
-
-def refused(error: OSError) -> Obstacle:
-    """Return what the disk refuses, as an obstacle."""
-    where = f" at {error.filename}" if error.filename else ""
-    return Obstacle(state="failed", sentence=f"{error.strerror or error}{where}")

@@ -19,7 +19,7 @@ import msgspec
 from meshd.cluster.configuration import other_configuration
 from meshd.cluster.mark import objection, read_disk, read_first_start
 from meshd.cluster.paths import K3sPaths
-from meshd.cluster.plan import conflict
+from meshd.cluster.plan import conflict, reset_flags
 from meshd.config.schema import K3sArguments
 from meshd.holder import lease
 from meshd.whole_file import make_folder, sync_folder, write_whole
@@ -41,6 +41,7 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
     drop_ins: tuple[str, ...]  # SHA-256 of what meshd wrote; two while it is being replaced.
     epoch: int = 0  # Of the database with which it may start.
     reset: bool = False  # It may start only to reset etcd's membership, which begins the next one.
+    snapshot: str = ""  # With that it may start from this file.
 
     @property
     def paths(self) -> K3sPaths:
@@ -159,8 +160,9 @@ def _not_as_meshd_starts_it(
 ) -> str | None:
     mode = "agent" if permit.seat == "worker" else "server"
     words = list(argv[1:])
-    if permit.reset and words[-1:] == ["--cluster-reset"]:
-        words.pop()  # Of any other start it is refused below: that flag is meshd's own.
+    flags = reset_flags(permit.snapshot)
+    if permit.reset and tuple(words[-len(flags) :]) == flags:
+        del words[-len(flags) :]  # Of any other start it is refused below: they are meshd's own.
     elif permit.reset:
         return "etcd's membership is being reset: k3s is started when that is done"
     if words[:1] != [mode]:

@@ -31,6 +31,7 @@ from meshd.cluster.mark import (
     write_first_start,
     write_mark,
 )
+from meshd.cluster.obstacle import Obstacle, failed, waiting
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import (
     Launch,
@@ -54,14 +55,6 @@ from meshd.whole_file import make_folder, write_whole
 from roles import ClusterPlan
 
 _OTHER_SECRETS = "the plan was made with other secrets than this node has: its state was lost"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
-    """Why k3s is not started; `failed` does not pass by itself."""
-
-    state: Literal["waiting", "failed"]
-    sentence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +109,7 @@ class Groundwork:
         assert order.seat != "none"
         ours = self.secrets()
         if order.seat == "initialiser" and not _are_of(plan, ours):
-            return _failed(_OTHER_SECRETS)
+            return failed(_OTHER_SECRETS)
         disk = read_disk(self.paths)
         moved = readdressed(order, self.node_id, disk, *surroundings.addresses)
         if isinstance(moved, str):
@@ -163,6 +156,7 @@ class Groundwork:
         *,
         attempt: int,
         address: str,
+        snapshot: str = "",
     ) -> Launch | Obstacle:
         """Write what `k3s server --cluster-reset` needs, on top of what was laid before.
 
@@ -177,7 +171,7 @@ class Groundwork:
         disk = read_disk(self.paths)
         decided = address_of(order, self.node_id, disk, surroundings.node_ip)
         marked = decided if address == decided else None
-        obstacle = self._obstacle(order, disk, marked, surroundings)
+        obstacle = self._obstacle(order, disk, marked, surroundings, restores=bool(snapshot))
         if obstacle is not None:
             return obstacle
         binary = find_binary(self.paths, surroundings.environment)
@@ -188,8 +182,10 @@ class Groundwork:
         gate.revoke(self.state_dir, plan.cluster_id)
         write_whole(self.paths.drop_in, content)
         permit = self._permit(order, plan, marked, gate.digest(content))
-        gate.grant(self.state_dir, msgspec.structs.replace(permit, reset=True))
-        return reset_launch(order, self.settings, machine, attempt)
+        alone = permit.alone and not snapshot
+        permit = msgspec.structs.replace(permit, reset=True, snapshot=snapshot, alone=alone)
+        gate.grant(self.state_dir, permit)
+        return reset_launch(order, self.settings, machine, attempt=attempt, snapshot=snapshot)
 
     def _machine(self, node_ip: str | None, binary: Path, surroundings: Surroundings) -> Machine:
         return Machine(
@@ -216,7 +212,7 @@ class Groundwork:
         if order.seat == "initialiser":
             ours = self.secrets()
             if not _are_of(plan, ours):
-                return _failed(_OTHER_SECRETS)
+                return failed(_OTHER_SECRETS)
             return Tokens(server=ours.server_token, agent=ours.agent_token)
         needed = ("agent-token",) if order.seat == "worker" else ("server-token", "agent-token")
         sealed = dict(order.sealed)
@@ -226,10 +222,10 @@ class Groundwork:
         try:
             opened = {name: self._unseal(sealed[name], name) for name in needed}
         except ValueError as error:
-            return _failed(f"{error}: it must be sealed again")
+            return failed(f"{error}: it must be sealed again")
         server = opened.get("server-token")
         if server is not None and commitment_of(server) != plan.token_commitment:
-            return _failed("the server token sealed to this node is not the one of the plan")
+            return failed("the server token sealed to this node is not the one of the plan")
         return Tokens(server=server, agent=opened["agent-token"])
 
     def note_begun(self) -> bool:
@@ -252,13 +248,16 @@ class Groundwork:
         disk: Disk,
         node_ip: str | None,
         surroundings: Surroundings,
+        *,
+        restores: bool = False,
     ) -> Obstacle | None:
         assert order.plan is not None
         assert order.seat != "none"
         against = objection(
             disk,
             cluster_id=order.plan.cluster_id,
-            alone=len(order.plan.seats) == 1,
+            # What was lost comes from a snapshot then.
+            alone=len(order.plan.seats) == 1 and not restores,
             seat=order.seat,
             formed=order.formed,
             node_name=self.node_name,
@@ -269,7 +268,7 @@ class Groundwork:
         if against is None and self.settings.external_db is not None:
             against = "an external datastore (p2p.auto.ha.external_db) is not supported yet"
         if against is not None:
-            return _failed(against)
+            return failed(against)
         can_join = order.seat == "initialiser" or is_alone(order) or to_join(order, node_ip)
         if not can_join:
             return waiting("no other server's address is known")
@@ -389,12 +388,3 @@ def find_binary(paths: K3sPaths, environment: Mapping[str, str]) -> Path | None:
 
 def _are_of(plan: ClusterPlan, ours: CandidateSecrets) -> bool:
     return (ours.ca_hash, ours.token_commitment) == (plan.ca_hash, plan.token_commitment)
-
-
-def _failed(sentence: str) -> Obstacle:
-    return Obstacle(state="failed", sentence=sentence)
-
-
-def waiting(sentence: str) -> Obstacle:
-    """Return what k3s waits for."""
-    return Obstacle(state="waiting", sentence=sentence)

@@ -19,17 +19,19 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from ledger import Moment, NodeId
 from meshd.cluster import gate, kubevip
 from meshd.cluster.course import Course
-from meshd.cluster.ending import GIVEN_UP, Ending, refused
-from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, find_binary
+from meshd.cluster.ending import GIVEN_UP, Ending
+from meshd.cluster.groundwork import Groundwork, Surroundings, Tokens, find_binary
 from meshd.cluster.guide import Guide
 from meshd.cluster.handout import Handout
 from meshd.cluster.hostinit import HostInit, OwnProcess
+from meshd.cluster.intent import Intent
 from meshd.cluster.k3s import ServerReading
 from meshd.cluster.mark import Mark, read_disk
 from meshd.cluster.observation import Seen, observed
+from meshd.cluster.obstacle import Obstacle, refused
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch, cluster_ordered, runs_agent, vip_ordered, without_lease
-from meshd.cluster.reset import Around, Intent, Resetting
+from meshd.cluster.reset import Around, Resetting
 from meshd.cluster.retiring import Retiring
 from meshd.cluster.secrets import CandidateSecrets
 from meshd.cluster.versions import InstalledVersion

@@ -175,7 +175,8 @@ def _loss(disk: Disk, first_start: FirstStart) -> str | None:
     if first_start == "begun" or (isinstance(mark, Mark) and mark.begun):
         return (
             "the cluster was started on this node and its database is gone: restore it from a "
-            "backup or a snapshot; an empty one would be a second cluster"
+            "backup, or with `meshd bootstrap reset --from-snapshot FILE`; an empty one would be a "
+            "second cluster"
         )
     return None
 
@@ -216,7 +217,7 @@ def _contradiction(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """What is known of etcd's database on this disk without opening it.
+    """What is known of etcd's database on this disk, or of a snapshot, without opening it.
 
     Args:
         written_ms: when it was written last, by this machine's wall clock.
@@ -243,6 +244,24 @@ def look_at_database(paths: K3sPaths) -> Database | None:
         epoch=mark.epoch if isinstance(mark, Mark) else 0,
         size_bytes=sum(file.stat().st_size for file in files),
         written_ms=max((file.stat().st_mtime_ns // 1_000_000 for file in files), default=0),
+    )
+
+
+def look_at_snapshot(paths: K3sPaths, file: Path) -> Database:
+    """Return what lies in a file that is to take the place of the database on this disk.
+
+    Whether it is this cluster's is known to k3s alone, which holds the token it is sealed with.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    mark = read_mark(paths.server)
+    found = file.stat()
+    return Database(
+        cluster_id=mark.cluster_id if isinstance(mark, Mark) else None,
+        epoch=mark.epoch if isinstance(mark, Mark) else 0,
+        size_bytes=found.st_size,
+        written_ms=found.st_mtime_ns // 1_000_000,
     )
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from ledger import Instant
 from meshd.cluster.complaints import STALE_MEMBER, Complaint, exit_complaint
-from meshd.cluster.groundwork import Obstacle
 from meshd.cluster.hostinit import Exit, Held
 from meshd.cluster.k3s import ServerReading
+from meshd.cluster.obstacle import Obstacle
 from meshd.cluster.plan import url_of
 from meshd.events import ClusterOrder, K3sObserved
 from meshd.schema import K3sState

@@ -238,14 +238,25 @@ def _moved(order: ClusterOrder) -> str:
     return f"/addresses-{order.readdressed}" if order.readdressed else ""
 
 
-def reset_launch(order: ClusterOrder, settings: Settings, machine: Machine, attempt: int) -> Launch:
-    """Return how etcd's membership is reset: once, with all that k3s is told here besides."""
+def reset_flags(snapshot: str) -> tuple[str, ...]:
+    """Return what k3s is told to reset etcd's membership; `snapshot` is the path or empty."""
+    restore = (f"--cluster-reset-restore-path={snapshot}",) if snapshot else ()
+    return (*restore, "--cluster-reset")
+
+
+def reset_launch(
+    order: ClusterOrder, settings: Settings, machine: Machine, *, attempt: int, snapshot: str = ""
+) -> Launch:
+    """Return how etcd's membership is reset: once, with all that k3s is told here besides.
+
+    Without a database, or the `snapshot` that it is to come from, k3s would begin a new cluster.
+    """
     usual = launch(order, settings, machine, begun=True)
     return replace(
         usual,
         incarnation=f"{usual.cluster}/reset-{order.epoch + 1}-{attempt}",
-        argv=(*usual.argv, "--cluster-reset"),
-        needs=(machine.paths.etcd_log,),
+        argv=(*usual.argv, *reset_flags(snapshot)),
+        needs=(Path(snapshot) if snapshot else machine.paths.etcd_log,),
         keeps=(),
         once=True,
     )

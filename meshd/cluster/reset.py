@@ -12,7 +12,6 @@ but this starts k3s; what is not known to have succeeded is done again, or undon
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,23 +25,26 @@ import trio
 from meshd.cluster import gate, kubevip
 from meshd.cluster.aside import aside_folder
 from meshd.cluster.copying import copy_aside
-from meshd.cluster.ending import refused
-from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens, waiting
+from meshd.cluster.groundwork import Groundwork, Surroundings, Tokens
 from meshd.cluster.hostinit import Held, HostInit
+from meshd.cluster.intent import Intent, against, read_intent, read_last
 from meshd.cluster.mark import (
     Database,
     Mark,
     look_at_database,
+    look_at_snapshot,
     read_mark,
     write_first_start,
     write_mark,
 )
+from meshd.cluster.obstacle import Obstacle, refused, waiting
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch
+from meshd.cluster.snapshot import fault_of
+from meshd.errors import MeshdError
 from meshd.events import ClusterOrder, K3sObserved, MembershipReset
 from meshd.ports import EventSink
 from meshd.whole_file import free_name, make_folder, sync_folder, write_whole
-from roles import Seat
 
 ATTEMPTS_MAX = 3
 TOLD_AGAIN_S = 2.0
@@ -50,35 +52,11 @@ HEARING_S = 20.0
 """So long one that goes on after a restart waits to hear of a server that is back. A guess."""
 ATTEMPT_S = 600.0
 """So long one attempt may take; k3s takes under a minute, and more on a slow disk. A guess."""
+SNAPSHOT_NAME_MAX = 100
 SUCCESS = "Managed etcd cluster membership has been reset"
 """What k3s says at the end (v1.34.1). The flag that it leaves on disk comes before the work."""
 
-Stage = Literal["asked", "stopped", "copied", "running", "reset", "undoing"]
-
 _LOG: structlog.typing.FilteringBoundLogger = structlog.get_logger()
-
-
-class Intent(msgspec.Struct, frozen=True, kw_only=True):
-    """`cluster/reset.json`: what was asked for, and how far it is. `outcome` is set at the end.
-
-    `base` is the database's epoch before, `was` the address of this node's seat before: both are
-    put back with the database.
-    """
-
-    cluster_id: str
-    base: int
-    epoch: int
-    before: bytes
-    seats: tuple[Seat, ...]
-    dead: tuple[Seat, ...]
-    ended: tuple[bytes, ...] = ()
-    was: str
-    by: str
-    at_ms: int
-    stage: Stage = "asked"
-    attempt: int = 0
-    why: str = ""
-    outcome: Literal["", "done", "gave way", "failed"] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +88,10 @@ class Resetting:
         self._laid: Launch | None = None
         self._told_at = float("-inf")
         self._attempt_ends = float("inf")
-        self.damage: str | None = None
-        self.intent = self._load()
+        self.intent, self.damage = read_intent(self._file)
         # Who goes on with one after a restart has heard nobody yet.
         self._not_before = clock() + HEARING_S if self.intent is not None else float("-inf")
-        self.last = self._load_last()
+        self.last = read_last(self._ended_folder)
         self.sentence = ""  # What it waits for.
 
     @property
@@ -122,9 +99,21 @@ class Resetting:
         """The epoch that a reset under way is to begin; 0 if none is."""
         return self.intent.epoch if self.intent is not None else 0
 
-    def database(self) -> Database | None:
-        """Return what is known of etcd's database on this disk; raises OSError."""
-        return look_at_database(self._paths)
+    def database(self, snapshot: str | None = None) -> Database | None:
+        """Return what is known of etcd's database on this disk, or of what it is to come from.
+
+        Raises:
+            OSError: it cannot be read.
+            MeshdError: nothing could be restored from the snapshot.
+        """
+        if snapshot is None:
+            return look_at_database(self._paths)
+        fault = fault_of(Path(snapshot))
+        if fault is not None:
+            raise MeshdError(
+                "MESH-4036", fault, fix="name a file that `k3s etcd-snapshot save` wrote, whole"
+            )
+        return look_at_snapshot(self._paths, Path(snapshot))
 
     def begin(self, intent: Intent) -> None:
         """Write the intent down; from now on it is carried out.
@@ -164,17 +153,15 @@ class Resetting:
         order = around.order
         if order.plan is None or order.plan.cluster_id != intent.cluster_id:
             return waiting("what is decided to be read from the disk")
-        first = order.rival or ("another node" if order.epoch >= intent.epoch else None)
-        back = [seat.node_name for seat in intent.dead if seat.node in order.heard]
-        against = f"{first} resets the membership" if first is not None else None
-        if against is None and back:
-            against = f"{', '.join(back)}, which was to be dead, is heard again"
-        if intent.stage in ("asked", "stopped", "copied"):
-            if against is not None and intent.attempt == 0:
-                self._finish(intent, "gave way", f"{against}: nothing was done here")
+        opposed = against(intent, order)
+        # Cut short, and what else was decided since leaves nothing to go on with.
+        cut_short = intent.stage == "running" and self._laid is None
+        if intent.stage in ("asked", "stopped", "copied") or cut_short:
+            if opposed is not None and intent.attempt == 0:
+                self._finish(intent, "gave way", f"{opposed}: nothing was done here")
                 return None
-            if against is not None:  # An attempt may have changed the database.
-                self._save(msgspec.structs.replace(intent, stage="undoing", why=against))
+            if opposed is not None:  # An attempt may have changed the database.
+                self._save(msgspec.structs.replace(intent, stage="undoing", why=opposed))
                 return None
             if self._clock() < self._not_before:
                 return waiting("a moment to hear whether a server that was to be dead is back")
@@ -211,6 +198,8 @@ class Resetting:
         return None
 
     async def _copy(self, intent: Intent, _: Around) -> Obstacle | None:
+        if intent.snapshot:
+            make_folder(self._database, mode=0o700)  # Whatever is put back, too.
         missing = await trio.to_thread.run_sync(copy_aside, self._database, self._copy_of(intent))
         if missing is not None:
             self._finish(intent, "failed", missing)
@@ -237,24 +226,27 @@ class Resetting:
                     around.surroundings,
                     attempt=intent.attempt,
                     address=intent.seats[0].node_ip,
+                    snapshot=intent.snapshot,
                 )
             )
             if isinstance(laid, Obstacle):
                 return laid
             self._laid, self._attempt_ends = laid, self._clock() + ATTEMPT_S
-        if self._clock() >= self._attempt_ends:
-            obstacle = await self._down(intent)
-            if obstacle is None:
-                self._failed(intent, f"k3s was not done after {ATTEMPT_S:.0f} s")
-            return obstacle
-        await self._hostinit.ensure(self._laid)
+        late = self._clock() >= self._attempt_ends
+        if not late:
+            await self._hostinit.ensure(self._laid)
         held = self._hostinit.look()
         if held.refused is not None:
             self._save(msgspec.structs.replace(intent, stage="undoing", why=held.refused))
             return None
-        if held.pid is not None or not held.exits or held.last_exit is None:
+        if held.pid is None and held.exits and held.last_exit is not None:
+            return await self._ended(intent, held)
+        if not late:
             return waiting("k3s to reset etcd's membership")
-        return await self._ended(intent, held)
+        obstacle = await self._down(intent)
+        if obstacle is None:
+            self._failed(intent, f"k3s was not done after {ATTEMPT_S:.0f} s")
+        return obstacle
 
     async def _ended(self, intent: Intent, held: Held) -> Obstacle | None:
         lines = held.last_exit.lines if held.last_exit is not None else ()
@@ -286,6 +278,9 @@ class Resetting:
         order = around.order
         if order.epoch >= intent.epoch and order.survivor:
             return None  # As ever from here on; `look` sees the end.
+        if order.epoch > intent.epoch:
+            self._finish(intent, "gave way", f"epoch {order.epoch} ended it: this database is old")
+            return None
         if self._clock() - self._told_at >= TOLD_AGAIN_S:
             self._told_at = self._clock()
             await around.events.send(
@@ -298,6 +293,7 @@ class Resetting:
                     by=intent.by,
                     at_ms=intent.at_ms,
                     ended=intent.ended,
+                    snapshot=Path(intent.snapshot).name[-SNAPSHOT_NAME_MAX:],
                 )
             )
         return waiting("the record of the reset to be published")
@@ -318,8 +314,8 @@ class Resetting:
             return  # Put back, and then the power failed.
         if not copy.exists():
             raise FileNotFoundError(errno.ENOENT, "the copy of the database is gone", str(copy))
-        if self._database.exists():
-            self._database.rename(free_name(copy.with_name("etcd-failed")))
+        make_folder(self._database, mode=0o700)  # What is moved away says that this was done.
+        self._database.rename(free_name(copy.with_name("etcd-failed")))
         copy.rename(self._database)
         (self._database.parent / "reset-flag").unlink(missing_ok=True)
         sync_folder(copy.parent)
@@ -338,25 +334,9 @@ class Resetting:
     def _file(self) -> Path:
         return self._state_dir / "cluster" / "reset.json"
 
-    def _load(self) -> Intent | None:
-        try:
-            return msgspec.json.decode(self._file.read_bytes(), type=Intent)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError) as error:
-            self.damage = (
-                f"how far a reset of etcd's membership came cannot be read from {self._file} "
-                f"({error}): restore that file from a backup; k3s stays down until then"
-            )
-            return None
-
-    def _load_last(self) -> Intent | None:
-        """Return the last reset that ended here, as it ended."""
-        ended = []
-        for path in (self._state_dir / "cluster" / "resets").glob("*.json"):
-            with contextlib.suppress(OSError, msgspec.DecodeError):
-                ended.append(msgspec.json.decode(path.read_bytes(), type=Intent))
-        return max(ended, key=lambda one: one.at_ms, default=None)
+    @property
+    def _ended_folder(self) -> Path:
+        return self._state_dir / "cluster" / "resets"
 
     def _save(self, intent: Intent) -> None:
         make_folder(self._file.parent, mode=0o700)
@@ -368,7 +348,7 @@ class Resetting:
         self, intent: Intent, outcome: Literal["done", "gave way", "failed"], why: str = ""
     ) -> None:
         ended = msgspec.structs.replace(intent, outcome=outcome, why=why)
-        kept = self._state_dir / "cluster" / "resets" / f"{intent.epoch}-{intent.at_ms}.json"
+        kept = self._ended_folder / f"{intent.epoch}-{intent.at_ms}.json"
         make_folder(kept.parent, mode=0o700)
         write_whole(kept, msgspec.json.encode(ended) + b"\n")
         self._file.unlink()

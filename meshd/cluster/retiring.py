@@ -15,10 +15,9 @@ import trio
 
 from meshd.cluster import gate
 from meshd.cluster.aside import aside_folder, set_aside
-from meshd.cluster.ending import refused
-from meshd.cluster.groundwork import Obstacle, waiting
 from meshd.cluster.hostinit import HostInit
 from meshd.cluster.mark import Mark, read_mark, write_mark
+from meshd.cluster.obstacle import Obstacle, refused, waiting
 from meshd.cluster.paths import K3sPaths
 from meshd.events import ClusterOrder, Retire
 from meshd.whole_file import free_name, make_folder, sync_folder

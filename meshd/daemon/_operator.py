@@ -13,8 +13,8 @@ import trio
 from ledger import Moment
 from meshd.api import ResetWanted
 from meshd.cluster import K3sCluster
+from meshd.cluster.intent import Intent
 from meshd.cluster.mark import Database
-from meshd.cluster.reset import Intent
 from meshd.daemon._drive import Driver
 from meshd.errors import MeshdError, UsageError
 from meshd.machine import read_address_problem
@@ -40,7 +40,9 @@ class Operator:
             MeshdError: why it may not be.
         """
         try:
-            database = await trio.to_thread.run_sync(self._cluster.resetting.database)
+            database = await trio.to_thread.run_sync(
+                self._cluster.resetting.database, wanted.snapshot
+            )
         except OSError as error:
             raise _unreadable(error) from error
         # From here to the end without a pause: what is judged is what is begun.
@@ -51,6 +53,7 @@ class Operator:
             api_answers=node.observed is not None and node.observed.endpoint is not None,
             confirm_dead=wanted.confirm_dead,
             readdress=wanted.readdress,
+            restores=wanted.snapshot is not None,
         )
         database = self._sound(database, proposal)
         if self._cluster.resetting.intent is not None:
@@ -106,7 +109,9 @@ class Operator:
                     seats=proposal.seats,
                     dead=proposal.dead,
                     ended=proposal.ended,
+                    rivals=proposal.rivals,
                     was=proposal.were[0].node_ip,
+                    snapshot=wanted.snapshot or "",
                     by=by or "root",
                     at_ms=self._read_moment().wall_ms,
                 )
@@ -129,8 +134,8 @@ class Operator:
         raise MeshdError(
             "MESH-4025",
             f"{found} on this node's disk, so nothing could survive here",
-            fix="run it on a server that still has its database: mount its disk, or put a backup "
-            "of /var/lib/rancher/k3s/server back, and start meshd there",
+            fix="run it on a server that still has its database; if none has, take a k3s etcd "
+            "snapshot with --from-snapshot, or put a backup of /var/lib/rancher/k3s/server back",
         )
 
     def _shown(self, node: Node, proposal: Proposal, database: Database) -> dict[str, object]:
@@ -142,7 +147,10 @@ class Operator:
             "cluster_id": proposal.cluster_id,
             "epoch": proposal.epoch,
             "node": names(node.me),
-            "dead": [names(seat.node) for seat in (*proposal.dead, *proposal.rivals)],
+            "dead": [
+                names(node)
+                for node in dict.fromkeys(s.node for s in (*proposal.dead, *proposal.rivals))
+            ],
             "rejoin": [names(seat.node) for seat in proposal.seats[1:]],
             "addresses": [
                 [names(now.node), was.node_ip, now.node_ip]

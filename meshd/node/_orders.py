@@ -15,7 +15,7 @@ from ledger import Instant, NodeId
 from meshd.events import ClusterOrder, Retire
 from meshd.node._directory import Directory, Known
 from meshd.node._removal import given_up_nodes, members_to_remove
-from roles import ClusterPlan, GenesisState, RoleWish
+from roles import ClusterPlan, GenesisState, RoleWish, Seat
 from roles.resets import Succession
 
 SeatKind = Literal["initialiser", "server", "worker", "none"]
@@ -121,7 +121,7 @@ def order_for(
 
 def _rival(directory: Directory, plan: ClusterPlan, standing: Standing) -> str | None:
     """Return the name of a server with a lower id on which a reset is under way, or None."""
-    for seat in sorted(plan.seats, key=lambda seat: seat.node):
+    for seat in sorted(concerned(plan, standing.succession), key=lambda seat: seat.node):
         if seat.node >= directory.me:
             break
         known = directory[seat.node]
@@ -142,7 +142,14 @@ def _heard_seats(directory: Directory, plan: ClusterPlan, standing: Standing) ->
     if not is_resetting(directory[directory.me], plan, standing.epoch):
         return ()
     present = directory.present()
-    return tuple(seat.node for seat in plan.seats if seat.node in present)
+    seats = concerned(plan, standing.succession)
+    return tuple(seat.node for seat in seats if seat.node in present)
+
+
+def concerned(plan: ClusterPlan, succession: Succession) -> tuple[Seat, ...]:
+    """Return the seats, and the survivors of resets that contradict those followed here."""
+    others = (one.record.seats[0] for one in succession.rivals if one not in succession.chain)
+    return tuple({seat.node: seat for seat in (*others, *plan.seats)}.values())
 
 
 def _retire(directory: Directory, standing: Standing, wish: RoleWish) -> Retire | None:
@@ -150,7 +157,7 @@ def _retire(directory: Directory, standing: Standing, wish: RoleWish) -> Retire 
     if plan is None or standing.epoch == 0:
         return None
     serving = any(
-        _serves(directory[seat.node], plan, standing.epoch) and seat.node != directory.me
+        _serves(directory[seat.node], plan, standing) and seat.node != directory.me
         for seat in plan.seats
         if directory[seat.node].link not in ("failed", "left")
     )
@@ -221,7 +228,7 @@ def servers_to_join(directory: Directory, standing: Standing) -> tuple[str, ...]
     here = facts.node_ip if facts is not None else None  # A seat of this machine's lost identity.
     others = [s for s in plan.seats if s.node != directory.me and s.node_ip != here]
     others.sort(key=lambda seat: seat.node != plan.initialiser)  # Stable: then in plan order.
-    serving = [s for s in others if _serves(directory[s.node], plan, standing.epoch)]
+    serving = [s for s in others if _serves(directory[s.node], plan, standing)]
     alive = [seat for seat in serving if directory[seat.node].link not in ("failed", "left")]
     chosen = alive or serving
     if not chosen and (standing.formed or _was_sent(directory, plan)):
@@ -235,11 +242,13 @@ def _was_sent(directory: Directory, plan: ClusterPlan) -> bool:
     return record is not None and record.cluster_id == plan.cluster_id
 
 
-def _serves(known: Known, plan: ClusterPlan, epoch: int) -> bool:
+def _serves(known: Known, plan: ClusterPlan, standing: Standing) -> bool:
+    """Whether a server answers, with a database of the resets that are followed here."""
     record = known.k3s
     return (
         record is not None
         and record.endpoint is not None
         and record.cluster_id == plan.cluster_id
-        and record.epoch >= epoch
+        and record.epoch >= standing.epoch
+        and (standing.epoch == 0 or record.seats == standing.succession.head.hex())
     )

@@ -13,10 +13,10 @@ from ledger import NodeId, Signer
 from meshd.errors import MeshdError, NotPermitted, UsageError
 from meshd.events import Health, MembershipReset, Note
 from meshd.node._directory import Directory
-from meshd.node._orders import Standing, is_resetting
+from meshd.node._orders import Standing, concerned, is_resetting
 from meshd.node._readdress import seats_now
 from roles import ClusterPlan, GenesisState, Seat
-from roles.resets import Resets, SeatsRecord, Succession, follow, origin_of, sign_reset
+from roles.resets import Reset, Resets, SeatsRecord, Succession, follow, origin_of, sign_reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,7 @@ def propose_reset(
     api_answers: bool,
     confirm_dead: Sequence[str],
     readdress: bool = False,
+    restores: bool = False,
 ) -> Proposal:
     """Return what a reset would do, or refuse it.
 
@@ -60,6 +61,8 @@ def propose_reset(
         api_answers: whether the API server on this node does.
         confirm_dead: seats that the operator names dead: hostname, node name or id.
         readdress: seats that are heard go on at the addresses that they have now.
+        restores: the database comes from a snapshot, because those on all disks are of no use;
+            seats that are heard join it.
 
     Raises:
         MeshdError: why it may not be.
@@ -78,11 +81,12 @@ def propose_reset(
             "this node has no seat in the control plane, so it has no database",
             fix=f"run it on one of {_names(directory, plan.seats)}",
         )
-    rivals = _rival_seats(directory, standing)
-    nameable = dict.fromkeys((*plan.seats, *rivals))
-    dead = tuple(dict.fromkeys(_seat_named(tuple(nameable), name) for name in confirm_dead))
+    rivals = _rivals(directory, standing)
+    nameable = concerned(plan, standing.succession)
+    dead = tuple(dict.fromkeys(_seat_named(nameable, name) for name in confirm_dead))
     present = directory.present()
     _refuse_heard(directory, dead, present)
+    _refuse_heard_rivals(directory, rivals, present)
     others = [seat for seat in nameable if seat.node != directory.me]
     if not rivals:
         # An only server answers on after its address changed, but nobody finds it any more.
@@ -91,21 +95,20 @@ def propose_reset(
     _refuse_under_way(directory, standing)
     heard = [seat for seat in others if seat.node in present]
     _refuse_unaccounted(directory, [s for s in others if s not in heard and s not in dead])
-    kept = (own, *(seat for seat in heard if seat not in rivals))
+    kept = (own, *heard)
     seats = seats_now(directory, plan, kept) if readdress else kept
-    if not rivals:
+    if not (rivals or restores):
         _refuse_majority(directory, plan, [seat for seat in kept if seat in seats])
-    chain = standing.succession.chain
-    ended = [reset for reset in standing.succession.rivals if reset not in chain]
+    chain, nodes = standing.succession.chain, {seat.node for seat in kept}
     return Proposal(
         cluster_id=plan.cluster_id,
         base=standing.epoch,
-        epoch=max([standing.epoch, *(reset.record.epoch for reset in ended)]) + 1,
+        epoch=max([standing.epoch, *(rival.record.epoch for rival in rivals)]) + 1,
         before=chain[-1].digest if chain else origin_of(plan),
         seats=seats,
-        dead=tuple(seat for seat in dead if seat in plan.seats),
-        ended=tuple(reset.digest for reset in ended),
-        rivals=rivals,
+        dead=tuple(seat for seat in plan.seats if seat.node not in nodes),
+        ended=tuple(rival.digest for rival in rivals),
+        rivals=tuple(rival.record.seats[0] for rival in rivals),
         were=kept,
     )
 
@@ -123,6 +126,7 @@ def reset_entry(signer: Signer, network_id: str, done: MembershipReset) -> tuple
         by=done.by,
         at_ms=done.at_ms,
         ended=done.ended,
+        snapshot=done.snapshot,
     )
     return f"cluster/seats/{done.epoch}", sign_reset(signer, record)
 
@@ -164,10 +168,11 @@ def reset_text(directory: Directory, record: SeatsRecord) -> str:
     rest = [directory.name(seat.node) for seat in record.seats[1:]]
     joins = f"; {', '.join(rest)} joins again with an empty database" if rest else ""
     dead = ", ".join(directory.name(node) for node in record.dead) or "nobody"
+    restored = f", restored from {record.snapshot}," if record.snapshot else ""
     return (
         f"epoch {record.epoch}, {utc(record.at_ms)}: {record.by} reset etcd's membership on "
-        f"{directory.name(record.survivor)}, whose database holds from now on; confirmed dead: "
-        f"{dead}{joins}"
+        f"{directory.name(record.survivor)}, whose database{restored} holds from now on; "
+        f"confirmed dead: {dead}{joins}"
     )
 
 
@@ -235,16 +240,16 @@ def utc(wall_ms: int) -> str:
     return f"{year:04}-{month:02}-{day:02} {minutes // 60:02}:{minutes % 60:02} UTC"
 
 
-def _rival_seats(directory: Directory, standing: Standing) -> tuple[Seat, ...]:
-    """Return the survivors that this node's reset contradicts, or refuse another node's choice."""
-    rivals = [reset.record for reset in standing.succession.rivals]
-    if rivals and directory.me not in [record.survivor for record in rivals]:
+def _rivals(directory: Directory, standing: Standing) -> tuple[Reset, ...]:
+    """Return the resets that contradict what this node follows, or refuse who follows neither."""
+    succession = standing.succession
+    if succession.rivals and succession.chain[-1:] not in [(one,) for one in succession.rivals]:
         raise MeshdError(
             "MESH-4029",
-            _rivals_text(directory, standing.succession),
+            _rivals_text(directory, succession),
             fix="run the reset on the one of them that is to stay",
         )
-    return tuple(record.seats[0] for record in rivals if record.survivor != directory.me)
+    return tuple(reset for reset in succession.rivals if reset not in succession.chain)
 
 
 def _seat_named(seats: Sequence[Seat], wanted: str) -> Seat:
@@ -276,6 +281,19 @@ def _refuse_heard(directory: Directory, dead: Sequence[Seat], present: frozenset
                 "MESH-4022",
                 f"{directory.name(seat.node)} is named dead, and is heard: its meshd runs",
                 fix="leave it out if it is to stay; power that machine off if it is to be given up",
+            )
+
+
+def _refuse_heard_rivals(
+    directory: Directory, rivals: Sequence[Reset], present: frozenset[NodeId]
+) -> None:
+    for rival in rivals:
+        if rival.record.survivor in present:
+            name = directory.name(rival.record.survivor)
+            raise MeshdError(
+                "MESH-4022",
+                f"{name} was reset, too, and is heard: its database would go on beside this one's",
+                fix=f"power {name} off and name it with --confirm-dead, or choose its reset",
             )
 
 
@@ -341,7 +359,7 @@ def _refuse_under_way(directory: Directory, standing: Standing) -> None:
     present = directory.present()
     plan = standing.plan
     assert plan is not None
-    for known in (directory[seat.node] for seat in plan.seats):
+    for known in (directory[seat.node] for seat in plan.seats):  # Rivals are not heard.
         if not is_resetting(known, plan, standing.epoch):
             continue
         if known.node == directory.me or known.node in present:

@@ -11,7 +11,7 @@ from meshd.errors import MeshdError
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Program: the Debian package that has it.
-_PACKAGES = {"ip": "iproute2", "etcd": "etcd-server"}
+_PACKAGES = {"ip": "iproute2", "etcd": "etcd-server", "etcdctl": "etcd-client"}
 
 
 def run(argv: Sequence[str], *, stdin: str = "") -> str:

@@ -110,6 +110,7 @@ class Options:
     agent_token: str | None
     cluster_init: bool
     cluster_reset: bool
+    restore_path: Path | None
     disable_agent: bool
     node_name: str
     node_ips: tuple[str, ...]
@@ -153,6 +154,7 @@ def parse(argv: Sequence[str], environment: Mapping[str, str]) -> Options:
         agent_token=_secret(last("agent-token"), last("agent-token-file")),
         cluster_init=last("cluster-init") == "true",
         cluster_reset=last("cluster-reset") == "true",
+        restore_path=Path(path) if (path := last("cluster-reset-restore-path")) else None,
         disable_agent=last("disable-agent") == "true",
         node_name=(last("node-name") or platform.node()).lower(),
         node_ips=settings.get("node-ip", ()),

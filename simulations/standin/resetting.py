@@ -1,6 +1,7 @@
 """`k3s server --cluster-reset`: this server becomes the only member of etcd, with what it holds.
 
-As k3s does (pkg/etcd/etcd.go, Reset): the flag is on disk before anything is changed, so that it
+As k3s does (pkg/etcd/etcd.go, Reset and Restore): a snapshot takes the database's place first, if
+one is named; the flag is on disk before anything is changed, so that it
 proves no success; etcd listens on the loopback meanwhile; the member gets a new name and, if this
 machine has another address than before, that one. Then the program ends, with exit code 0.
 """
@@ -8,6 +9,9 @@ machine has another address than before, that one. Then the program ends, with e
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+from pathlib import Path
 from typing import NoReturn
 
 from simulations.standin.etcd import CLIENT_PORT, Etcd, EtcdError, EtcdProcess
@@ -31,7 +35,7 @@ def refuse_reset(options: Options) -> None:
             " configuration before resetting"
         )
     flag = options.layout.reset_flag
-    if flag.exists():
+    if flag.exists() and options.restore_path is None:
         raise fatal(
             "Managed etcd cluster membership was previously reset, please remove the cluster-reset"
             " flag and start k3s normally. If you need to perform another cluster reset, you must"
@@ -42,6 +46,8 @@ def refuse_reset(options: Options) -> None:
 async def reset_membership(options: Options, address: str) -> NoReturn:
     """Forget all other members; raises Exit at the end of it."""
     layout = options.layout
+    if options.restore_path is not None:
+        await _restore(options, options.restore_path, address)
     seat = take_seat(layout, options.node_name, address, anew=True)
     write(layout.reset_flag, b"")
     log("info", "Starting etcd for new cluster, cluster-reset=true")
@@ -68,6 +74,43 @@ async def reset_membership(options: Options, address: str) -> NoReturn:
         raise shutdown(_DONE)
     finally:
         await process.stop()
+
+
+async def _restore(options: Options, snapshot: Path, address: str) -> None:
+    """Make a database of a snapshot; the one before is moved aside, if there is one.
+
+    Compressed snapshots are not imitated.
+    """
+    folder = options.layout.etcd
+    _move_aside(folder, snapshot)
+    seat = Seat(node_name=options.node_name, member_name="restored", address=address)
+    child = await asyncio.create_subprocess_exec(
+        "etcdctl",
+        "snapshot",
+        "restore",
+        str(snapshot),
+        f"--name={seat.member_name}",
+        f"--data-dir={folder}",
+        f"--initial-cluster={seat.cluster_part}",
+        f"--initial-advertise-peer-urls={seat.peer_url}",
+        env={"ETCDCTL_API": "3", "PATH": os.environ.get("PATH", "")},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await child.communicate()
+    if child.returncode != 0:
+        lines = said.decode(errors="replace").strip().splitlines() or ["etcdctl said nothing"]
+        raise fatal(f"starting kubernetes: preparing server: {lines[-1]}")
+
+
+def _move_aside(folder: Path, snapshot: Path) -> None:
+    if not snapshot.is_file():
+        raise fatal(f"etcd: snapshot path does not exist: {snapshot}")
+    before = folder.with_name(f"etcd-old-{secrets.token_hex(4)}")  # k3s: the time, in seconds.
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.rename(before)
+    log("info", f"Pre-restore etcd database moved to {before}")
 
 
 async def _until_alone(options: Options, seat: Seat) -> None:

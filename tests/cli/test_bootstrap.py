@@ -20,6 +20,7 @@ reset of etcd's membership on n3, cluster {ID}:
   given up     n1, n2: what only they had written is lost
   afterwards   control plane n3; it can lose none
 """
+ASKED: Json = {"confirm_dead": [], "by": "anna", "readdress": False, "snapshot": None}
 
 
 def ended(outcome: str, why: str = "") -> Json:
@@ -40,7 +41,7 @@ def as_anna(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dry_run_shows_and_begins_nothing(meshd: Meshd, daemon: FakeDaemon) -> None:
     ran = meshd("bootstrap", "reset", *DEAD, "--dry-run")
     assert (ran.code, ran.out, ran.err) == (0, SHOWN, "")
-    assert daemon.posted == [{"confirm_dead": ["n1", "n2"], "by": "anna", "readdress": False}]
+    assert daemon.posted == [ASKED | {"confirm_dead": ["n1", "n2"]}]
 
 
 def test_new_addresses_are_shown_and_what_becomes_of_the_virtual_one(
@@ -55,7 +56,21 @@ def test_new_addresses_are_shown_and_what_becomes_of_the_virtual_one(
     assert "  address      n3: 10.0.0.13 before, 10.1.0.13 from now on\n" in ran.out
     assert "  address      n4: 10.0.0.14, as before\n" in ran.out
     assert f"  WARNING      {problem} of the cluster: nobody will reach it." in ran.out
-    assert daemon.posted == [{"confirm_dead": [], "by": "anna", "readdress": True}]
+    assert daemon.posted == [ASKED | {"readdress": True}]
+
+
+def test_a_snapshot_is_named_with_its_age_and_what_it_costs(
+    meshd: Meshd, daemon: FakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = meshd("bootstrap", "reset", *DEAD, "--from-snapshot", "kept.db", "--dry-run")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[1] == (
+        "  database     restored from kept.db (3.1 MiB), written 2m05s ago: what was written since "
+        "is lost; a copy of what lies on the disk is kept"
+    )
+    (posted,) = daemon.posted
+    assert posted["snapshot"] == str(tmp_path / "kept.db")
 
 
 def test_it_is_followed_to_its_end(meshd: Meshd, daemon: FakeDaemon) -> None:

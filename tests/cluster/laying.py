@@ -7,7 +7,8 @@ from pathlib import Path
 import yaml
 
 from ledger import NodeId
-from meshd.cluster.groundwork import Obstacle, Tokens
+from meshd.cluster.groundwork import Tokens
+from meshd.cluster.obstacle import Obstacle
 from meshd.cluster.plan import Launch
 from meshd.config.schema import Settings
 from meshd.events import ClusterOrder

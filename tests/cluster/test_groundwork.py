@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from ledger import NodeId
-from meshd.cluster.groundwork import Groundwork, Obstacle, Surroundings, Tokens
+from meshd.cluster.groundwork import Groundwork, Surroundings, Tokens
 from meshd.cluster.kubevip import Address, Interface, flannel_interface
 from meshd.cluster.mark import MARK_NAME
+from meshd.cluster.obstacle import Obstacle
 from meshd.cluster.plan import Launch
 from meshd.config.schema import K3sArguments
 from meshd.events import ClusterOrder

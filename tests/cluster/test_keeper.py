@@ -11,10 +11,10 @@ import trio
 from ledger import Instant, Moment, NodeId
 from meshd.cluster import K3sCluster, guide, keeper
 from meshd.cluster.complaints import STALE_MEMBER, Complaint
-from meshd.cluster.groundwork import Obstacle
 from meshd.cluster.hostinit import Exit, Held
 from meshd.cluster.k3s import ServerReading
 from meshd.cluster.observation import Seen, observed
+from meshd.cluster.obstacle import Obstacle
 from meshd.cluster.paths import K3sPaths
 from meshd.cluster.plan import Launch
 from meshd.errors import MeshdError

@@ -11,10 +11,11 @@ import pytest
 
 from ledger import NodeId
 from meshd.cluster.gate import read_permit, refusal
-from meshd.cluster.groundwork import Obstacle, Surroundings, Tokens
+from meshd.cluster.groundwork import Surroundings, Tokens
 from meshd.cluster.hostinit import Exit
 from meshd.cluster.kubevip import Address, Interface
 from meshd.cluster.mark import MARK_NAME, Mark, read_mark
+from meshd.cluster.obstacle import Obstacle
 from meshd.cluster.plan import Launch
 from meshd.cluster.retiring import Retiring
 from meshd.events import ClusterOrder, Retire

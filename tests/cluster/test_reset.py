@@ -14,9 +14,10 @@ from meshd.cluster import gate
 from meshd.cluster.gate import read_permit, refusal
 from meshd.cluster.groundwork import Surroundings
 from meshd.cluster.hostinit import Exit, Held
+from meshd.cluster.intent import Intent
 from meshd.cluster.mark import Mark, look_at_database, read_first_start, read_mark
 from meshd.cluster.plan import Launch
-from meshd.cluster.reset import SUCCESS, Around, Intent, Resetting
+from meshd.cluster.reset import SUCCESS, Around, Resetting
 from meshd.events import ClusterOrder, Event, K3sObserved, MembershipReset
 from meshd.ports import EventSink
 from tests.cluster.bench import N1, N2, N3, groundwork, k3s_paths, plan, server, surroundings

@@ -10,7 +10,10 @@ import msgspec
 import pytest
 import trio
 
-from meshd.cluster.reset import Around, Stage
+from meshd.cluster import reset
+from meshd.cluster.hostinit import Held
+from meshd.cluster.intent import Stage
+from meshd.cluster.reset import Around
 from meshd.events import Event
 from tests.cluster.bench import N1, N2, N3, surroundings
 from tests.cluster.test_reset import BEFORE, INTENT, OLD, Crash, Daemon, Disk, life
@@ -76,6 +79,78 @@ async def test_one_that_may_have_changed_the_database_puts_it_back_before_it_giv
     assert (again.intent.stage, again.intent.attempt) == ("copied", 1)
     assert await life(disk, again, replace(BEFORE, rival="n1")) == []
     assert (disk.epoch, disk.database.read_bytes(), again.outcome()) == (0, OLD, "failed")
+
+
+async def test_one_that_was_cut_short_is_undone_if_something_else_was_decided_since(
+    tmp_path: Path,
+) -> None:
+    disk = Disk(tmp_path)
+    disk.hangs = 1
+    daemon = Daemon(disk, crash_at=4)
+    daemon.begin(INTENT)
+    with pytest.raises(Crash):
+        await life(disk, daemon)
+    again = Daemon(disk)
+    assert again.intent is not None
+    assert again.intent.stage == "running"
+    order = replace(BEFORE, epoch=1, join=("10.0.0.11",))
+    assert await life(disk, again, order) == []
+    assert (disk.epoch, disk.database.read_bytes(), again.outcome()) == (0, OLD, "failed")
+    assert again.last is not None
+    assert again.last.why == "another node resets the membership"
+
+
+@pytest.mark.parametrize("epoch", [2, 5])
+async def test_one_that_skips_numbers_gives_way_to_any_other_of_its_chain(
+    tmp_path: Path, epoch: int
+) -> None:
+    disk = Disk(tmp_path)
+    daemon = Daemon(disk)
+    daemon.begin(msgspec.structs.replace(INTENT, base=1, epoch=epoch))
+    assert await life(disk, daemon, replace(BEFORE, epoch=2)) == []
+    assert (disk.launches, daemon.outcome()) == ([], "gave way")
+
+
+async def test_a_rival_that_is_heard_again_stops_it(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    daemon = Daemon(disk)
+    seats = BEFORE.plan.seats if BEFORE.plan is not None else ()
+    daemon.begin(msgspec.structs.replace(INTENT, dead=(), rivals=seats[2:]))
+    assert await life(disk, daemon, replace(BEFORE, heard=(N3,))) == []
+    assert (disk.launches, daemon.outcome()) == ([], "gave way")
+
+
+async def test_one_that_another_ended_before_it_served_is_over(tmp_path: Path) -> None:
+    disk = Disk(tmp_path)
+    daemon = Daemon(disk)
+    daemon.begin(msgspec.structs.replace(INTENT, stage="reset"))
+    assert await life(disk, daemon, replace(BEFORE, epoch=2, join=("10.0.0.11",))) == []
+    assert daemon.outcome() == "gave way"
+    assert daemon.last is not None
+    assert daemon.last.why == "epoch 2 ended it: this database is old"
+
+
+class Slow(Disk):
+    """K3s is done at the second look."""
+
+    looks = 0
+
+    def look(self) -> Held:
+        if not self.launches:
+            return super().look()
+        self.looks += 1
+        return replace(self.held, pid=8, exits=0) if self.looks == 1 else self.held
+
+
+async def test_what_was_done_at_the_last_moment_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reset, "ATTEMPT_S", 45.0)  # The second look is 60 s after the start.
+    disk = Slow(tmp_path)
+    daemon = Daemon(disk)
+    daemon.begin(INTENT)
+    assert len(await life(disk, daemon)) == 1
+    assert (len(disk.launches), disk.looks > 1, daemon.outcome()) == (1, True, "done")
 
 
 async def test_a_copy_that_is_gone_is_not_taken_for_one_that_was_put_back(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from simulations.lab import glance
 from simulations.lab.laboratory import Laboratory
 from tests.lab.conftest import Bench, Run
+from tests.standin.machines import save_snapshot
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 
@@ -86,3 +89,34 @@ def test_a_survivor_is_reset_and_who_returns_with_an_old_disk_is_a_worker(bench:
         assert returns in told
         events = bench.demo("exec", name, "--", "meshd", "events").out
         assert events.count("cluster_reset") == 1
+
+
+def test_with_every_database_gone_a_snapshot_takes_their_place(bench: Bench) -> None:
+    built = bench.up(nodes=4)
+    bench.wait_until_complete(built)
+    before = bench.clusters()
+    known = status_of(built, "n1")["nodes"]
+    chosen, *others = sorted(n["name"] for n in known if n["role"] == "control-plane")
+    cluster_id = status_of(built, chosen)["genesis"]["cluster_id"]
+    data, kept = Path("/var/lib/rancher/k3s"), Path("/var/lib/meshd/kept.db")
+    assert bench.demo("exec", chosen, "--", *save_snapshot(data, kept)).code == 0
+    for name in (chosen, *others):
+        built.kill(name)
+        shutil.rmtree(built.node(name).k3s_folder / "server/db")
+    for name in (chosen, *others):
+        built.start(name)
+
+    def refusal(*arguments: str) -> str:
+        return reset(bench, chosen, *arguments, "--dry-run").err
+
+    bench.wait_until("all servers are heard", lambda: "3 of 3 seats" in refusal())
+    assert "MESH-4036" in refusal("--from-snapshot", "/nowhere")
+    done = reset(bench, chosen, "--from-snapshot", str(kept), "--cluster-id", cluster_id)
+    assert (done.code, done.err) == (0, "")
+    assert "restored from kept.db" in done.out
+    bench.wait_until("all are Ready", lambda: nodes_ready(built, chosen) == 4, limit_s=120)
+    assert [one.uid for one in bench.clusters()] == [one.uid for one in before]
+    roles = {name: status_of(built, name)["node"]["role"] for name in built.known.names()}
+    assert {name for name, role in roles.items() if role == "control-plane"} == {chosen, *others}
+    events = bench.demo("exec", others[0], "--", "meshd", "events").out
+    assert f"on {chosen}, whose database, restored from kept.db, holds" in " ".join(events.split())

@@ -126,9 +126,11 @@ def test_an_address_that_cannot_be_a_members_is_refused(address: str | None, why
 def test_every_node_is_told_the_new_addresses_once_the_survivor_serves() -> None:
     for me, seat in ((0, "initialiser"), (1, "server"), (2, "server"), (3, "worker")):
         found = moved(me, *(n for n in range(4) if n != me))
-        served = msgspec.structs.replace(people.record(serves=2), epoch=1)
-        found[people.IDS[2]].k3s = served
-        order = order_for(found, wish="auto", standing=after(me, 2, 0, 1), sealed=TOKENS)
+        standing = after(me, 2, 0, 1)
+        found[people.IDS[2]].k3s = msgspec.structs.replace(
+            people.record(serves=2), epoch=1, seats=standing.succession.head.hex()
+        )
+        order = order_for(found, wish="auto", standing=standing, sealed=TOKENS)
         assert (order.seat, order.epoch, order.readdressed) == (seat, 1, 1)
         assert order.join == (("10.1.0.0", "10.1.0.1") if me == 2 else ("10.1.0.2",))
         assert order.retire is not None

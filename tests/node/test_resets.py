@@ -11,9 +11,9 @@ from meshd.errors import MeshdError
 from meshd.events import MembershipReset
 from meshd.node import Directory, propose_reset
 from meshd.node._orders import Standing, order_for, seat_in
-from meshd.node._resets import reset_entry, reset_health, reset_notes, utc
-from meshd.schema import LinkRecord
-from roles.resets import Reset, Succession, follow, origin_of, read_reset
+from meshd.node._resets import reset_entry, reset_health, reset_notes, reset_text, utc
+from meshd.schema import K3sRecord, LinkRecord
+from roles.resets import Reset, Succession, follow, judge, origin_of, read_reset, sign_reset
 from tests.node import people
 
 PLAN = people.plan(0, 1, 2)
@@ -67,6 +67,15 @@ def after(me: int, *resets: Reset, held: bytes = b"") -> Standing:
     known = {reset.digest: reset for reset in resets}
     found = follow(PLAN, known, held=held, me=people.IDS[me])
     return replace(FORMED, plan=found.plan, succession=found)
+
+
+def serving(number: int, standing: Standing, *, epoch: int | None = None) -> K3sRecord:
+    """Return the record of a server that answers, and follows what `standing` follows."""
+    return msgspec.structs.replace(
+        people.record(serves=number),
+        epoch=standing.epoch if epoch is None else epoch,
+        seats=standing.succession.head.hex(),
+    )
 
 
 def test_the_survivor_of_three_names_both_others_dead() -> None:
@@ -172,8 +181,7 @@ def test_the_dead_come_back_as_workers_once_the_survivor_serves() -> None:
         standing = after(me, done(2))
         found = network(me, heard=(2,))
         for epoch, now in ((0, False), (1, True)):
-            served = msgspec.structs.replace(people.record(serves=2), epoch=epoch)
-            found[people.IDS[2]].k3s = served
+            found[people.IDS[2]].k3s = serving(2, standing, epoch=epoch)
             order = order_for(found, wish="auto", standing=standing, sealed=TOKENS)
             assert (order.seat, order.join) == ("worker", ("10.0.0.12",))
             assert order.retire is not None
@@ -187,11 +195,33 @@ def test_who_keeps_its_seat_joins_the_survivor_with_an_empty_database() -> None:
     succession = follow(wide, {first.digest: first}, held=b"", me=people.IDS[4])
     standing = replace(FORMED, plan=succession.plan, succession=succession)
     found = network(4, heard=(2,))
-    found[people.IDS[2]].k3s = msgspec.structs.replace(people.record(serves=2), epoch=1)
+    found[people.IDS[2]].k3s = serving(2, standing)
     order = order_for(found, wish="auto", standing=standing, sealed=TOKENS)
     assert (order.seat, order.join) == ("server", ("10.0.0.12",))
     assert order.retire is not None
     assert (order.retire.wholly, order.retire.now) == (False, True)
+
+
+def test_a_server_of_a_contradicting_reset_is_none_to_join() -> None:
+    wide = replace(FORMED, plan=people.plan(0, 1, 2, 3, 4))
+    mine, other = done(2, 3, 4, standing=wide), done(1, 3, standing=wide)
+    known = {one.digest: one for one in (mine, other)}
+
+    def of(me: int, held: bytes) -> Standing:
+        found = follow(people.plan(0, 1, 2, 3, 4), known, held=held, me=people.IDS[me])
+        return replace(wide, plan=found.plan, succession=found)
+
+    standing = of(4, mine.digest)
+    found = network(4, heard=(3,))
+    # n3 went with the other one before it was heard here: its seat is in both.
+    found[people.IDS[3]].k3s = serving(3, of(3, other.digest))
+    order = order_for(found, wish="auto", standing=standing, sealed=TOKENS)
+    assert order.retire is not None
+    assert (order.epoch, order.retire.now) == (1, False)
+    found[people.IDS[3]].k3s = serving(3, standing)
+    order = order_for(found, wish="auto", standing=standing, sealed=TOKENS)
+    assert order.retire is not None
+    assert order.retire.now
 
 
 def test_a_worker_is_left_as_it_is() -> None:
@@ -219,6 +249,16 @@ def test_two_resets_of_one_epoch_are_an_alarm_and_retire_nothing_elsewhere() -> 
         assert "n2" in item.message
         order = order_for(network(me), wish="auto", standing=standing, sealed=TOKENS)
         assert (order.retire is None) == (epoch == 0)
+
+
+def test_from_a_snapshot_it_may_be_while_all_are_heard_and_no_server_answers() -> None:
+    heard = network(2, heard=(0, 1))
+    found = propose_reset(heard, FORMED, api_answers=False, confirm_dead=(), restores=True)
+    assert (found.seats, found.dead) == ((PLAN.seats[2], *PLAN.seats[:2]), ())
+    with pytest.raises(MeshdError, match="answers, so etcd has its majority"):
+        propose_reset(heard, FORMED, api_answers=True, confirm_dead=(), restores=True)
+    with pytest.raises(MeshdError, match="is not heard, and is not named dead"):
+        propose_reset(network(2), FORMED, api_answers=False, confirm_dead=(), restores=True)
 
 
 def test_which_of_two_resets_stays_is_decided_on_that_one() -> None:
@@ -255,6 +295,55 @@ def test_the_survivor_of_the_shorter_chain_can_be_chosen() -> None:
         assert order.retire.epoch == 3, "a database of the longer chain is of epoch 2"
 
 
+def test_a_rival_that_is_heard_is_not_given_up_and_one_with_a_seat_is_accounted_for() -> None:
+    wide = replace(FORMED, plan=people.plan(0, 1, 2, 3, 4))
+    mine, other = done(1, 2, standing=wide), done(2, standing=wide)
+    known = {one.digest: one for one in (mine, other)}
+    found = follow(people.plan(0, 1, 2, 3, 4), known, held=b"", me=people.IDS[1])
+    standing = replace(wide, plan=found.plan, succession=found)
+    for dead in ((), ("n2",)):
+        living = network(1, heard=(2,))
+        assert refusal(living, *dead, standing=standing, answers=True).startswith("MESH-4022 1 n2")
+    proposal = propose_reset(network(1), standing, api_answers=True, confirm_dead=["n2"])
+    assert [seat.node for seat in proposal.dead] == [people.IDS[2]]
+    decided = done(1, standing=standing, ends=(other,))
+    assert judge(decided.record, [people.plan(0, 1, 2, 3, 4)], known) == (True, "")
+
+
+def test_a_rival_at_another_address_can_be_named_and_heard() -> None:
+    wide = replace(FORMED, plan=people.plan(0, 1, 2, 3, 4))
+    mine, other = done(1, 2, standing=wide), done(2, standing=wide)
+    (seat,) = other.record.seats
+    moved = msgspec.structs.replace(other.record, seats=(replace(seat, node_ip="10.1.0.2"),))
+    elsewhere = read_reset(sign_reset(people.SIGNERS[2], moved), network_id=NETWORK)
+    known = {one.digest: one for one in (mine, elsewhere)}
+    found = follow(people.plan(0, 1, 2, 3, 4), known, held=b"", me=people.IDS[1])
+    standing = replace(wide, plan=found.plan, succession=found)
+    for name in ("n2", "n2-00000002", people.IDS[2]):
+        proposal = propose_reset(network(1), standing, api_answers=True, confirm_dead=[name])
+        assert proposal.ended == (elsewhere.digest,)
+    heard = network(1, heard=(2,))
+    record = msgspec.structs.replace(people.record("waiting"), cluster_id=PLAN.cluster_id)
+    heard[people.IDS[1]].k3s = msgspec.structs.replace(record, resetting=2)
+    order = order_for(heard, wish="auto", standing=standing, sealed=TOKENS)
+    assert people.IDS[2] in order.heard
+    lower = msgspec.structs.replace(record, resetting=3)
+    heard[people.IDS[2]].k3s = lower
+    rivals = order_for(heard, wish="auto", standing=standing, sealed=TOKENS).rival
+    assert rivals == ("n2" if people.IDS[2] < people.IDS[1] else None)
+
+
+def test_whoever_follows_one_of_two_resets_with_a_seat_may_choose_it() -> None:
+    wide = replace(FORMED, plan=people.plan(0, 1, 2, 3, 4))
+    mine, other = done(1, 3, standing=wide), done(2, 4, standing=wide)
+    known = {one.digest: one for one in (mine, other)}
+    found = follow(people.plan(0, 1, 2, 3, 4), known, held=mine.digest, me=people.IDS[3])
+    standing = replace(wide, plan=found.plan, succession=found)
+    proposal = propose_reset(network(3), standing, api_answers=False, confirm_dead=["n1", "n2"])
+    assert [seat.node for seat in proposal.dead] == [people.IDS[1]]
+    assert proposal.ended == (other.digest,)
+
+
 def test_an_old_database_that_is_served_is_an_alarm() -> None:
     found = network(2, heard=(0,))
     served = msgspec.structs.replace(people.record(serves=0), superseded=True)
@@ -276,6 +365,10 @@ def test_the_history_says_it_once() -> None:
         "from now on; confirmed dead: n0, n1"
     )
     assert reset_notes(found, now, now) == []
+    record = msgspec.structs.replace(one.record, snapshot="etcd-snapshot-n2-1795715760")
+    assert "on n2, whose database, restored from etcd-snapshot-n2-1795715760, holds from now" in (
+        reset_text(found, record)
+    )
     assert reset_notes(found, Succession(), now, held=one.digest) == []
 
 

@@ -181,9 +181,10 @@ def test_a_further_reset_that_names_the_other_decides_between_two() -> None:
     for me in (0, 2, 4):
         found = follow(PLAN, known(mine, other, decided), held=other.digest, me=people.IDS[me])
         assert (found.head, found.rivals) == (decided.digest, ())
-        # What the other one's survivor does apart from now on was not known to who decided.
+        # Nobody chose between what was decided and what the other's survivor did meanwhile.
         found = follow(PLAN, known(mine, other, decided, later), held=b"", me=people.IDS[me])
-        assert (found.head, found.rivals) == (decided.digest, ())
+        assert set(found.rivals) == {decided, later}
+        assert found.head == {2: decided.digest, 4: later.digest, 0: b""}[me]
 
 
 def test_the_longer_of_two_chains_is_no_better() -> None:
@@ -221,6 +222,23 @@ def test_two_that_end_each_other_contradict_still() -> None:
     for me, head in ((2, rivals[0].digest), (4, rivals[1].digest), (0, b"")):
         found = follow(PLAN, known(mine, other, *rivals), held=b"", me=people.IDS[me])
         assert (found.head, set(found.rivals)) == (head, set(rivals))
+    settled = reset(2, after=rivals[0], ends=(rivals[1],))
+    for me in (0, 2, 4):
+        found = follow(PLAN, known(mine, other, *rivals, settled), held=b"", me=people.IDS[me])
+        assert (found.head, found.epoch, found.rivals) == (settled.digest, 3, ())
+
+
+def test_who_followed_another_chain_is_told_of_addresses_anew() -> None:
+    first = reset(2, 4)
+    seats = tuple(replace(s, node_ip=f"10.0.9.{n}") for n, s in enumerate(first.record.seats))
+    moved = msgspec.structs.replace(first.record, seats=seats)
+    mine = read_reset(sign_reset(people.SIGNERS[2], moved), network_id=NETWORK)
+    other = reset(4)
+    decided = reset(2, after=mine, ends=(other,))
+    plain = reset(2, after=first, ends=(other,))
+    for chain, epoch in (((mine, decided), 2), ((first, plain), 0)):
+        found = follow(PLAN, known(*chain, other), held=b"", me=people.IDS[0])
+        assert (found.epoch, found.readdressed) == (2, epoch)
 
 
 def test_nobody_ends_its_own_past() -> None:

@@ -267,6 +267,16 @@ class Site:
         _ip("netns", "delete", f"{self.prefix}-br")
 
 
+def save_snapshot(data: Path, file: Path) -> tuple[str, ...]:
+    """Return the command that keeps a snapshot of the etcd of this machine in a file."""
+    tls = data / "server" / "tls" / "etcd"
+    return (
+        *("env", "ETCDCTL_API=3", "etcdctl", "--endpoints=https://127.0.0.1:2379"),
+        *(f"--cacert={tls}/server-ca.crt", f"--cert={tls}/client.crt", f"--key={tls}/client.key"),
+        *("snapshot", "save", str(file)),
+    )
+
+
 def wait_for(what: str, look: Callable[[], _T], timeout_s: float = 60) -> _T:
     """Return what `look` gives once it is true; NoAnswer counts as not yet."""
     deadline = time.monotonic() + timeout_s

@@ -5,12 +5,15 @@ Two servers, one of them lost for good: what meshd's `bootstrap reset` relies on
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.standin.conftest import command_of, needs_namespaces
-from tests.standin.machines import Machine, Program, Site, wait_for
+from tests.standin.machines import Machine, Program, Site, save_snapshot, wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 
@@ -86,6 +89,37 @@ def test_the_survivor_alone_keeps_the_content_of_the_database(pair: Pair) -> Non
     assert second.uid() == uid
     assert _member_name(second) != old_name
     assert flag.exists(), "k3s without an agent, and so without a Node, leaves it"
+
+
+def test_a_snapshot_takes_the_place_of_the_database(pair: Pair, tmp_path: Path) -> None:
+    second, path = pair.second, "/api/v1/namespaces/default/configmaps"
+    uid, database = second.uid(), second.data / "server/db/etcd"
+
+    def keep(name: str) -> None:
+        made = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+        assert second.ask(path, admin=True, method="POST", body=made).status == 201
+
+    keep("before")
+    line = save_snapshot(second.data, tmp_path / "kept.db")
+    netns = f"--net=/run/netns/{second.namespace}"
+    subprocess.run(["nsenter", netns, *line], check=True, capture_output=True)
+    keep("after")
+    pair.program.kill()
+    pair.joined.kill()
+    shutil.rmtree(database)
+    restore = f"--cluster-reset-restore-path={tmp_path / 'kept.db'}"
+
+    for _ in range(2):  # Without a database, and with what an attempt before left, its flag, too.
+        done = pair.reset(restore)
+        assert done.exit_code(120) == 0
+        assert _DONE in done.log
+    assert list(database.parent.glob("etcd-old-*"))
+
+    pair.start(second, "--cluster-init")
+    wait_for("it is ready alone", second.ready, 120)
+    assert (second.voters(), second.uid()) == (["k2"], uid)
+    assert second.ask(f"{path}/before", admin=True).status == 200
+    assert second.ask(f"{path}/after", admin=True).status == 404
 
 
 def _member_name(machine: Machine) -> str:
