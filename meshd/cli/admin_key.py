@@ -18,7 +18,7 @@ def admin_key() -> None:
     """
 
 
-@admin_key.command()
+@admin_key.command(short_help="Make a key: FILE gets the private half, stdout the public.")
 @click.argument("file", type=click.Path(path_type=Path))
 def new(file: Path) -> None:
     """Make a key: the private half goes to FILE, the public half to stdout."""
@@ -52,7 +52,7 @@ def new(file: Path) -> None:
     )
 
 
-@admin_key.command()
+@admin_key.command(short_help="Print the public halves of the keys in FILE.")
 @click.argument("file")
 def show(file: str) -> None:
     """Print the public keys that belong to the private ones in FILE (- is stdin)."""

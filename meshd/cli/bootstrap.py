@@ -35,7 +35,7 @@ def bootstrap() -> None:
     """See how the cluster is started, and what was done when its servers were lost."""
 
 
-@bootstrap.command()
+@bootstrap.command(short_help="Show every slot and vote of the start.")
 @output_option("text", "json", "yaml")
 @run_dir_option
 def status(output: str, run_dir: Path) -> None:
@@ -43,7 +43,7 @@ def status(output: str, run_dir: Path) -> None:
     print_explanation(Client(run_dir).get("/v1/explain/genesis"), output)
 
 
-@bootstrap.command()
+@bootstrap.command(short_help="Make this server's database the only one: the last resort.")
 @click.option(
     "--confirm-dead",
     "dead",

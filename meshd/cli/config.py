@@ -25,7 +25,7 @@ def config() -> None:
     """Check, show and write the configuration."""
 
 
-@config.command()
+@config.command(short_help="Show every error of the files.")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path), metavar="[FILE…]")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "github"]), default="text",
@@ -114,7 +114,7 @@ def _config_option(command: F) -> F:
     )(command)
 
 
-@config.command()
+@config.command(short_help="Show the merged configuration, without secrets.")
 @_config_option
 @click.option("--origin", is_flag=True, help="Say where every value is from, built-in ones too.")
 def show(paths: tuple[Path, ...], *, origin: bool) -> int:
@@ -139,7 +139,7 @@ def show(paths: tuple[Path, ...], *, origin: bool) -> int:
     return ConfigError.exit_code if found.errors else 0
 
 
-@config.command()
+@config.command(short_help="Print the JSON Schema of the files.")
 def schema() -> None:
     """Print the JSON Schema of the files, for editors and other checkers."""
     from meshd.config.json_schema import json_schema
@@ -157,7 +157,7 @@ def schema() -> None:
 @click.option(
     "--nodes", type=int, metavar="N",
     help="The most machines that will ever get this token with the right to vote.  "
-    "[default: 2 x control plane - 1]",
+    "[default: 2 x control plane - 1; for a control plane of 1 it must be given]",
 )  # fmt: skip
 @click.option("--vip", metavar="ADDRESS", help="A free address for the control plane.")
 def init(

@@ -40,7 +40,7 @@ def token() -> None:
     type=int,
     metavar="N",
     help="The most machines that will ever get this token with the right to vote.  "
-    "[default: 2 x control plane - 1]",
+    "[default: 2 x control plane - 1; for a control plane of 1 it must be given]",
 )
 @click.option(
     "--seed", "seeds", multiple=True, metavar="MULTIADDR", help="An address to ask first."
@@ -79,7 +79,7 @@ def new(
     )
 
 
-@token.command()
+@token.command(short_help="Print a token for machines that never vote.")
 @click.option(
     "--config", "paths", metavar="PATH", multiple=True, type=click.Path(path_type=Path),
     help="Cloud-config file or folder; replaces the default folders.",

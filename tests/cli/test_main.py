@@ -87,10 +87,13 @@ def test_help_lists_every_verb_and_loads_none(meshd: Meshd) -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"demo"}))
-def test_every_verb_has_help(meshd: Meshd, verb: str) -> None:
+def test_every_verb_has_help(meshd: Meshd, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     ran = meshd(verb, "--help")
     assert ran.code == 0
     assert f"Usage: meshd {verb}" in ran.out
+    _, _, commands = ran.out.partition("\nCommands:\n")
+    assert "..." not in commands, "a summary is cut off"
 
 
 def test_version_is_the_packages(meshd: Meshd) -> None:
