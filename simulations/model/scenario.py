@@ -74,7 +74,7 @@ class Scenario:
 
 
 def legal_bounds() -> tuple[Bounds, ...]:
-    """Return every combination of sizes that a token may carry, up to seven voting machines."""
+    """Return every combination for control planes of 1, 3 and 5, up to seven voting machines."""
     return tuple(
         Bounds(bound="bounded", nodes_max=most, quorum=quorum, control_plane=size)
         for size in (1, 3, 5)

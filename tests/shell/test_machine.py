@@ -24,6 +24,7 @@ STORAGE = Interface(name="eth1", addresses=(ip_interface("192.168.7.1/24"),))
     [
         (None, None, None, ("eth0", "10.0.0.11")),
         (None, None, "eth1", ("eth1", "192.168.7.1")),
+        (None, "192.168.7.50", None, ("eth1", "192.168.7.1")),
         (None, "10.0.0.50", "eth1", ("eth0", "10.0.0.11")),
         (None, "fd00::50", "eth1", ("eth0", "fd00::11")),
         ("eth1", "10.0.0.50", "eth0", ("eth1", "192.168.7.1")),
