@@ -86,7 +86,8 @@ def _many(seeds: range, name: str, *, jobs: int) -> int:
     spent_s = default_timer() - began
     print("met, in so many seeds:", *table(reached), sep="\n")
     missed = seldom(reached, len(seeds)) if name == MESHD.name else []
-    print(*(f"MET TOO SELDOM {what}" for what in missed), sep="\n", end="")
+    for what in missed:
+        print(f"MET TOO SELDOM {what}")
     if waits:
         waits.sort()
         half, most = waits[len(waits) // 2], waits[-1]

@@ -21,8 +21,7 @@ def main() -> int:
             _say(f"{catch.mutant:30} NOT CAUGHT")
             continue
         caught.append(found)
-        soon = f"{found.where}, number {found.tried} that was tried"
-        _say(f"{catch.mutant:30} {catch.check}: {soon}: {found.failure[:80]}")
+        _say(f"{catch.mutant:30} {catch.check}: {found.where}: {found.failure[:80]}")
     idle = weak(caught)
     _say(f"{len(caught)} of {len(CATCHES)} caught")
     _say(f"weak checks, which nothing made fire: {', '.join(idle) or 'none'}")

@@ -31,7 +31,7 @@ def test_no_mutant_is_left_out() -> None:
         assert any(rule in name.split("-") for name in looked_for), rule
 
 
-def test_every_check_has_a_mutant_that_makes_it_fire() -> None:
+def test_every_check_has_a_mutant_that_is_named_for_it() -> None:
     assert {catch.check for catch in CATCHES} == set(CHECKS)
 
 
