@@ -137,7 +137,8 @@ class Checkers:
             self._over.add(generation)
             self.reached[f"abandoned in slot {slot}: {words_in(value)}"] = 1
         if slot == "claim":
-            self._plans[generation] = plan_in(value)
+            self._plans[generation] = plan = plan_in(value)
+            self.reached["a plan without a lease"] += not plan.leased
         if kind == "done":
             self._only_one_forms(generation)
             self._done(generation, value)

@@ -62,6 +62,7 @@ class K3s:
         self.ready = False
         self.frozen = False
         self.broken = False  # K3s ends soon after each start.
+        self.broke = False  # It really did.
         self.ready_never = False  # It comes as far as its database, and no further.
         self.resumed_at = float("-inf")
         self.mark = ""  # Cluster id, written before k3s' first start.
@@ -260,6 +261,7 @@ class K3s:
 
         def end() -> None:
             if launches == self._launches and self.running and not self.frozen:
+                self.broke = True
                 self.kill(power_cut=False)
                 self._report()
 

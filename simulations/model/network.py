@@ -93,26 +93,39 @@ class Network:
 
     def separate(
         self, group: Collection[int], *, both_ways: bool = True, mesh_only: bool = False
-    ) -> None:
-        """Close what leads from `group` to the rest and, if `both_ways`, what leads back."""
+    ) -> bool:
+        """Close what leads from `group` to the rest and, if `both_ways`, what leads back.
+
+        Return whether anything was open that is closed now.
+        """
         closed = self._mesh_closed if mesh_only else self._closed
+        before = sum(map(sum, closed))
         for inside in range(self._size):
             for outside in range(self._size):
                 if inside in group and outside not in group:
                     closed[inside][outside] = True
                     if both_ways:
                         closed[outside][inside] = True
+        return sum(map(sum, closed)) > before
 
-    def bridge(self, one: Collection[int], other: Collection[int]) -> None:
-        """Close all links between the two groups; whoever is in neither still sees both."""
+    def bridge(self, one: Collection[int], other: Collection[int]) -> bool:
+        """Close all links between the two groups; whoever is in neither still sees both.
+
+        Return whether anything was open that is closed now.
+        """
+        before = sum(map(sum, self._closed))
         for left in sorted(one):
             for right in sorted(other):
                 self._closed[left][right] = self._closed[right][left] = True
+        return sum(map(sum, self._closed)) > before
 
-    def open_all(self) -> None:
-        """Undo all cuts."""
-        for row in (*self._closed, *self._mesh_closed):
+    def open_all(self) -> bool:
+        """Undo all cuts but those of single links; return whether there were any."""
+        rows = (*self._closed, *self._mesh_closed)
+        was_closed = any(map(any, rows))
+        for row in rows:
             row[:] = [False] * self._size
+        return was_closed
 
     def mend(self) -> None:
         """Undo the cuts of single links, too."""

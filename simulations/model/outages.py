@@ -83,23 +83,27 @@ def put_back(world: World, image: Image, *, down_s: float) -> None:
     world.say(machine, f"its disk is PUT BACK to a copy, {forgotten} journal rows fewer")
 
 
-def sleep(world: World, machine: Machine, *, whole: bool, for_s: float) -> None:
-    """Stop the daemon, or all processes of the machine, for a while (SIGSTOP)."""
+def sleep(world: World, machine: Machine, *, whole: bool, for_s: float) -> bool:
+    """Stop the daemon, or all processes of the machine, for a while (SIGSTOP).
+
+    Return whether it ran at all.
+    """
     if machine.peer is None or machine.asleep:
-        return
+        return False
     world.say(machine, f"{'freezes' if whole else 'its daemon stops'} for {for_s:.0f} s")
     machine.asleep = True
     if whole:
         machine.k3s.freeze()
-        if for_s >= 60.0:
-            world.checkers.reached["machine frozen for a minute"] += 1
     life = machine.life
 
     def wake() -> None:
-        if machine.life == life:
+        if machine.life == life and machine.asleep:
+            what = "machine frozen" if whole else "meshd alone stopped"
+            world.checkers.reached[f"{what} for a minute"] += for_s >= 60.0
             wake_up(world, machine)
 
     world.timeline.after(for_s, wake)
+    return True
 
 
 def wake_up(world: World, machine: Machine) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 
@@ -23,6 +24,7 @@ class PlanSeen:
     names: tuple[str, ...]  # What Kubernetes calls them.
     ca_hash: str
     token_commitment: str
+    leased: bool
 
 
 def ballot_in(row: bytes) -> list[object]:
@@ -30,6 +32,21 @@ def ballot_in(row: bytes) -> list[object]:
     ballot = msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[5]
     assert isinstance(ballot, list)
     return ballot
+
+
+def quorum_counted(frame: bytes) -> int:
+    """Return the quorum that a message of an open network says its sender counted, or 0.
+
+    An answer to a ballot carries the ballot's, and the votes in a record theirs.
+    """
+    tag, body, *_ = msgspec.msgpack.decode(frame)
+    if tag != "message":
+        return 0
+    kind, _network, limits, *_ = msgspec.msgpack.decode(body)
+    return int(limits[3]) if kind in _COUNTED and len(limits) > 3 else 0
+
+
+_COUNTED = ("prepare", "renew", "renewed", "ask", "lease", "down", "released")
 
 
 def voted_for(row: bytes) -> bytes:
@@ -47,6 +64,7 @@ def value_in(record: bytes) -> bytes:
     return value
 
 
+@lru_cache(maxsize=1024)
 def kind_held(row: bytes | None) -> str:
     """Return what a journal's row of a decision decides; nothing if it is missing or damaged."""
     try:
@@ -98,7 +116,8 @@ def words_in(value: bytes) -> str:
 def reason_in(row: bytes) -> str:
     """Return the reason in a signed GaveUp, without its figures and machines' names."""
     reason = str(msgspec.msgpack.decode(msgspec.msgpack.decode(row)[1])[8])
-    return " ".join(re.sub(r"\bn\d+-[0-9a-f]{8}\b,?|\b\d+\b", "", reason).split())
+    words = re.sub(r"\bn\d+-[0-9a-f]{8}\b,?|\b\d+\b", "", reason).split()
+    return " ".join(words).removeprefix("and ")
 
 
 def plan_in(value: bytes) -> PlanSeen:
@@ -113,4 +132,5 @@ def plan_in(value: bytes) -> PlanSeen:
         tuple(seat["node_name"] for seat in plan["seats"]),
         plan["ca_hash"],
         plan["token_commitment"],
+        plan["leased"],
     )

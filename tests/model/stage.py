@@ -104,6 +104,13 @@ def kill_daemon(machine: int, down_s: float) -> Callable[[World], None]:
     return lambda world: world.crash(world.machines[machine], power_cut=False, down_s=down_s)
 
 
+def freeze(machine: int, for_s: float) -> Callable[[World], None]:
+    def act(world: World) -> None:
+        assert outages.sleep(world, world.machines[machine], whole=True, for_s=for_s)
+
+    return act
+
+
 def lose(machine: int) -> Callable[[World], None]:
     return lambda world: outages.lose(world, world.machines[machine])
 

@@ -17,6 +17,7 @@ from roles._evidence import Evidence
 from simulations.model.outages import Image
 from simulations.model.runs import LIVENESS_AFTER_LOSS_S, exchanged
 from simulations.model.world import World
+from tests.model.broken import BROKEN
 from tests.model.stage import (
     Play,
     break_k3s,
@@ -24,6 +25,7 @@ from tests.model.stage import (
     copy_of_disk,
     cut,
     formed,
+    freeze,
     k3s_dies,
     kill_daemon,
     let_k3s_work,
@@ -193,6 +195,13 @@ ENDS_AGAIN = Play(
     acts=[(0.5, break_k3s), (1.0, stall_supervisor)],
 )
 
+FROZEN = Play(
+    nodes=3,
+    quorum=2,
+    control_plane=1,
+    acts=[(20.0, freeze(X, 200.0)), *((30.0, cut(X, other)) for other in (P, W))],
+)
+
 
 def late_proposals(source: int, target: int, kind: str, at_s: float) -> float | None:
     """Each voter that abandons x has its own vote only, until both daemons die."""
@@ -246,6 +255,16 @@ def test_a_schedule_overlaps_two_generations_only_without_its_rule(name: str) ->
 def test_every_schedule_really_goes_on_to_another_generation() -> None:
     for script, _, until_s in OVERLAPS.values():
         assert play(script, without=None, until_s=until_s).checkers.generations > 1
+
+
+def test_a_machine_that_was_frozen_runs_its_old_k3s_for_a_moment_and_not_longer() -> None:
+    world = play(FROZEN, without=None, until_s=300.0)
+    assert world.checkers.reached["old k3s for a moment after a machine resumed"] == 1
+    with exchanged(BROKEN["r2-never-gives-up"].broken):  # X itself would stop it, too.
+        assert breaks(FROZEN, without=None, until_s=300.0) == []
+        found = breaks(FROZEN, without="r4-no-fuse", until_s=300.0)
+    assert len(found) == 10
+    assert all(one.startswith("S4") for one in found)
 
 
 @pytest.mark.parametrize("script", [TWO_AND_TWO, ONE_BETWEEN])
