@@ -6,7 +6,7 @@ clusters there are; and of meshd, that whoever is in one of two says so and goes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -15,6 +15,7 @@ from typing import Literal
 from ledger import NodeId
 from meshd.events import ClusterOrder, Persist, Seal
 from meshd.node import Node
+from roles import Bounds
 from simulations.model.checkers import Checkers, Violation
 from simulations.model.disk import Disk
 from simulations.model.etcd import Etcd
@@ -26,8 +27,10 @@ from simulations.model.runs import (
     LIVENESS_AFTER_LOSS_S,
     MESHD,
     SLOWNESS_USUAL,
+    missing,
 )
 from simulations.model.scenario import Scenario, open_scenario_of
+from simulations.model.wire import kind_held, quorum_counted, value_in
 from simulations.model.world import World
 
 Outcome = Literal["one cluster", "two clusters", "one cluster, and a plan beside it", "no cluster"]
@@ -55,10 +58,16 @@ class Onlooker(Checkers):
     """Counts the clusters of a generation, however many there are.
 
     Of the promises those stay that one node keeps by itself: no vote leaves it before it is on its
-    disk, no k3s starts with a clock that its neighbours refute.
+    disk, no k3s starts with a clock that its neighbours refute. Who holds DONE keeps to it, and the
+    quorum that it tells of is on its disk.
     """
 
-    beside = False
+    def __init__(self, bounds: Bounds, names: Mapping[NodeId, str]) -> None:
+        super().__init__(bounds, names)
+        self.beside = False
+        self.unfaithful: list[str] = []
+        self._formed_in: dict[NodeId, int] = {}  # Of which generation a node holds DONE.
+        self._kept: dict[tuple[NodeId, str], bytes] = {}  # (node, row) -> what is decided there.
 
     def started(self, node: NodeId, etcd: Etcd) -> None:
         """Take note of a cluster-init."""
@@ -66,7 +75,35 @@ class Onlooker(Checkers):
         self._etcds.setdefault(etcd.plan.generation, []).append(etcd)
 
     def persisted(self, node: NodeId, change: Persist, *, mark: str) -> None:
-        """Pass: there may be two decisions of one slot."""
+        """Take note of a disk on which a slot changes, or anything ends or follows DONE.
+
+        There may be two decisions of one slot, but not for one node.
+        """
+        del mark
+        for row, record in change.votes:
+            if not row.startswith("decided/"):
+                continue
+            value, kind = value_in(record), kind_held(record)
+            name, generation = self._names[node], int(row.split("/")[1])
+            if self._kept.setdefault((node, row), value) != value:
+                self.unfaithful.append(f"{name} takes another {kind} of generation {generation}")
+            formed_in = self._formed_in.get(node, generation)
+            ended = node in self._formed_in and kind in ("abandon", "void")
+            if generation > formed_in or (generation == formed_in and ended):
+                found = f"{kind} of generation {generation}"
+                self.unfaithful.append(f"{name} holds DONE of {formed_in}, and takes {found}")
+            if kind == "done":
+                self._formed_in.setdefault(node, generation)
+
+    def revealed(self, node: NodeId, frame: bytes, disk: Disk) -> None:
+        """Take note of a quorum, besides, that is told and would be smaller after a restart."""
+        super().revealed(node, frame, disk)
+        kept = max(int(disk.holds_vote("quorum") or b"0"), self._bounds.quorum)
+        if quorum_counted(frame) > kept:
+            name = self._names[node]
+            self.unfaithful.append(
+                f"{name} tells of a quorum of {quorum_counted(frame)}, and its disk of {kept}"
+            )
 
     def ordered(self, node: NodeId, order: ClusterOrder, disk: Disk) -> None:
         """Pass: what is decided is one cluster's."""
@@ -104,7 +141,7 @@ def run_open_seed(seed: int, trace: Callable[[str], None] | None = None) -> Open
         _until_still(world)
         if len(_formed(world)) > 1:
             world.timeline.run_until(world.timeline.now + _SPLIT_S)
-        flaw = next(flaws(world), None)
+        flaw = next(flaws(world), None) or next(iter(onlooker.unfaithful), None)
     except AssertionError as error:
         flaw = f"at {world.timeline.now:.3f} s: {str(error) or type(error).__name__}"
     return OpenResult(
@@ -157,10 +194,7 @@ def _until_still(world: World) -> None:
         whole = len(nodes) == len(world.machines)
         if not whole or not all(node.genesis.state.formed for node in nodes):
             continue
-        # The ledgers of a split stay different: what is sealed in one is of no use in the other.
-        split = len(_formed(world)) > 1
-        equal = len({node.replica.root for node in nodes}) == 1
-        if equal or (split and next(flaws(world), None) is None):
+        if next(flaws(world), None) is None:
             return
 
 
@@ -192,6 +226,8 @@ def _outcome(world: World) -> Outcome:
 def flaws(world: World) -> Iterator[str]:
     """Yield what is wrong with a split: each node of each cluster has to name both, and go on.
 
+    Where one cluster formed, and there is no other plan, all must be in place on every machine, and
+    no k3s of an abandoned generation ran beside it.
     Of two plans of which one formed, each node that follows either has to say so. None may form
     only if two plans were decided and one has no lease; else plans that met are ended together.
     """
@@ -206,11 +242,22 @@ def flaws(world: World) -> Iterator[str]:
     if len(formed) < 2:
         if _outcome(world) == "one cluster, and a plan beside it":
             yield from _unsaid(world)
+            return
+        # After a split ledgers stay different: what was sealed in one is of no use in the other.
+        yield from missing(world, ledgers_differ=_was_split(world))
+        if isinstance(world.checkers, Onlooker) and world.checkers.beside:
+            yield "k3s of an abandoned generation ran beside the cluster"
         return
     for own, nodes in sorted(formed.items()):
         for node in nodes:
             yield from _untold(node, own, others=formed.keys() - {own})
             yield from _disturbed(world, node, own)
+
+
+def _was_split(world: World) -> bool:
+    """Whether two plans of one generation were ever decided."""
+    plans = {plan.cluster_id: plan for node in _nodes(world) for plan in node.genesis.plans}
+    return len({plan.generation for plan in plans.values()}) < len(plans)
 
 
 def _unsaid(world: World) -> Iterator[str]:
@@ -254,7 +301,7 @@ def report(results: list[OpenResult]) -> str:
         f"meshd: two machines ran cluster-init in one generation: {share(doubled)}",
         f"meshd: one cluster, and k3s of an abandoned generation ran beside it: {share(beside)}",
         f"Kairos' rule: two machines ran cluster-init: {share(theirs)}",
-        f"no cluster, or a split that was not shown on every node or disturbed one: {flawed}",
+        f"no cluster, one not in place everywhere or left again, or a split not shown: {flawed}",
     ]
     return "\n".join(lines)
 

@@ -10,9 +10,12 @@ from meshd.explain import Given, explain
 from meshd.node import Node
 from meshd.status import build_status
 from roles import Bounds, GenesisState
+from roles._standpoint import Standpoint
 from simulations.model.open import Onlooker, begin, flaws, report, run_open_seed
+from simulations.model.runs import exchanged
 from simulations.model.scenario import calm
 from simulations.model.world import World
+from tests.model.broken import AGAIN_AFTER_DONE
 
 SEEDS = range(4)
 
@@ -154,3 +157,34 @@ def test_halves_without_leases_wait_and_say_so_which_is_known() -> None:
         (alarm,) = state.problems
         assert alarm.code == "MESH-4007"
         assert "give those a new token" in alarm.fix
+
+
+def test_a_node_that_leaves_the_cluster_whose_done_it_holds_is_a_flaw() -> None:
+    world, onlooker = begin(calm(Bounds.unbounded(control_plane=1), 3))
+    with exchanged([AGAIN_AFTER_DONE]):
+        world.timeline.run_until(120.0)
+    assert "n1 holds DONE of 1, and takes claim of generation 2" in onlooker.unfaithful
+
+
+def unfaithful(*broken: tuple[object, str, object]) -> list[str]:
+    """Return what is taken note of while four machines form."""
+    world, onlooker = begin(calm(Bounds.unbounded(control_plane=1), 4))
+    with exchanged(broken):
+        world.timeline.run_until(60.0)
+    return onlooker.unfaithful
+
+
+def test_a_quorum_that_is_told_and_not_kept_is_a_flaw() -> None:
+    assert unfaithful() == []
+    found = unfaithful((Standpoint, "keep_quorum", lambda _self: []))
+    assert "n1 tells of a quorum of 3, and its disk of 2" in found
+
+
+def test_a_cluster_is_whole_only_if_every_machine_is_in_it() -> None:
+    world, _ = begin(calm(Bounds.unbounded(control_plane=1), 4))
+    world.timeline.run_until(200.0)
+    assert list(flaws(world)) == []
+    world.machines[2].k3s.kill(power_cut=True)
+    assert list(flaws(world)) == ["k3s on n3 is not ready"]
+    world.crash(world.machines[3], power_cut=False, down_s=10.0)
+    assert "n4 is down" in list(flaws(world))
