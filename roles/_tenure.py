@@ -28,6 +28,9 @@ from roles._state import Effect, Record, SendTo
 
 NO_LEASE_S = 60.0
 MEMBER_SILENT_S = 80.0
+SEAT_SILENT_S = 180.0
+"""A seat that DONE needs and that never came: so long may a machine take to start again."""
+
 WIPED_SILENT_S = 20.0
 """A machine that is here under another identity may share a card with a member that blinked."""
 
@@ -226,6 +229,10 @@ class Tenure:
         if others and len(silent) == len(others):
             due = max(self._began, *silent) + MEMBER_SILENT_S
             found.append((due, "no other member was heard for 80 s"))
+        spare = len(seats) - done_voters_min(len(seats))
+        if len(silent) > spare:
+            due = max(self._began, sorted(silent)[spare]) + SEAT_SILENT_S
+            found.append((due, "too few members were heard for 180 s"))
         for node in around.members:
             since = None if node == self._me else hearing.silent_since(node)
             if since is not None:

@@ -72,6 +72,7 @@ class Directory:
         self.me = me
         self._known: dict[NodeId, Known] = {}
         self._sorted: list[Known] | None = None
+        self.behind: set[NodeId] = set()  # Neighbours whose registers are not all here yet.
         self[me].path = "self"
         self[me].link = "alive"
 
@@ -115,7 +116,8 @@ class Directory:
         """Return the nodes that can be reached now: connected, or neighbours of such, and so on.
 
         In a large network a node is connected to a few others only; the rest it knows through the
-        neighbours that those publish.
+        neighbours that those publish. What is held of one that connected just now may be of long
+        ago, so its neighbours count once its newest registers are here.
         """
         reached = {self.me}
         frontier = [
@@ -126,11 +128,12 @@ class Directory:
             if known.node in reached:
                 continue
             reached.add(known.node)
-            frontier.extend(
-                self._known[link.peer]
-                for link in known.neighbours
-                if link.peer in self._known and link.peer not in reached
-            )
+            if known.node not in self.behind:
+                frontier.extend(
+                    self._known[link.peer]
+                    for link in known.neighbours
+                    if link.peer in self._known and link.peer not in reached
+                )
         return frozenset(reached)
 
     def state_of(self, known: Known, present: frozenset[NodeId]) -> LinkState:

@@ -38,7 +38,7 @@ from meshd.events import (
 from meshd.node._authority import authority_of
 from meshd.node._batch import durable_first, link_effects
 from meshd.node._chronicle import AddressLog, genesis_notes, k3s_notes
-from meshd.node._clocks import RECHECK_S, Clocks, judge_clocks
+from meshd.node._clocks import RECHECK_S
 from meshd.node._health import changed_settings, health_items
 from meshd.node._orders import NOTHING, SERVER_SECRETS, SeatKind, Standing, order_for, seat_in
 from meshd.node._registers import OwnRegisters, k3s_record, reading_of
@@ -119,7 +119,6 @@ class Node:
         self._signer = signer
         self._people: tuple[tuple[Candidate, ...], frozenset[NodeId]] = (), frozenset()
         self._broken: Counter[NodeId] = Counter()  # Genesis frames at fault, by peer.
-        self._clocks = Clocks()
         self._seals = Seals()
         self._address_log = AddressLog()
         self._registers = OwnRegisters(self.me)
@@ -184,7 +183,7 @@ class Node:
         formed_with = self.genesis.state.plan if self.standing.formed else None
         changed = changed_settings(formed_with, self.me, self.facts)
         changed += reset_health(self.directory, self.standing)
-        items = (*self.shell_health, *found, *changed, *self._clocks.health)
+        items = (*self.shell_health, *found, *changed, *self._view.clocks.health)
         return tuple(sorted(items, key=lambda one: one.severity != "error"))
 
     def candidates(self) -> tuple[Candidate, ...]:
@@ -268,9 +267,10 @@ class Node:
         due = self._deadline <= now.at
         if due:
             self._from_ledger(self.replica.tick(now), now)
-        if due or self._unsettled:
-            self._clocks = judge_clocks(self.directory, now)
-            self._view.clocks_judged(self._clocks.wrong)
+        self._view.caught_up(self.replica)
+        judged = due or self._unsettled
+        if judged:
+            self._view.judge_clocks(now)
         if self._view.people_changed:
             self._view.people_changed = False
             self._meet(now)
@@ -279,6 +279,8 @@ class Node:
         self._follow_genesis(now)
         if due or self._unsettled:
             self._unsettled = False
+            if not judged:  # No order rests on what a clock showed at an earlier moment.
+                self._view.judge_clocks(now)
             self._reorder()
             self._ask_for_seals(now)
             self._publish(now)
@@ -287,7 +289,8 @@ class Node:
             self.genesis.deadline,
             self._seals.deadline,
             self._registers.deadline,
-            *([Instant(now.at + RECHECK_S)] if self.me in self._clocks.wrong else []),
+            *([Instant(now.at + RECHECK_S)] if self.me in self._view.clocks.wrong else []),
+            *([now.at] if self._view.people_changed else []),
         )
 
     def _meet(self, now: Moment) -> None:
@@ -320,7 +323,7 @@ class Node:
             wish=self.facts.role_wish,
             standing=self.standing,
             sealed=self._sealed,
-            hold=self._clocks.hold,
+            hold=self._view.clocks.hold,
         )
         if order != self.order:
             self.order = order

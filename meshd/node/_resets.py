@@ -166,7 +166,8 @@ def reset_notes(
 def reset_text(directory: Directory, record: SeatsRecord) -> str:
     """Return one reset in words; the time is the survivor's."""
     rest = [directory.name(seat.node) for seat in record.seats[1:]]
-    joins = f"; {', '.join(rest)} joins again with an empty database" if rest else ""
+    verb = "joins" if len(rest) == 1 else "join"
+    joins = f"; {', '.join(rest)} {verb} again with an empty database" if rest else ""
     dead = ", ".join(directory.name(node) for node in record.dead) or "nobody"
     restored = f", restored from {record.snapshot}," if record.snapshot else ""
     return (

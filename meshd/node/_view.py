@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import msgspec
 
-from ledger import Entry, NodeId
+from ledger import Entry, Moment, NodeId
 from meshd.events import ClockObserved, Connected, Disconnected, Learn, LinkObserved, Note
 from meshd.node._admins import Copies
+from meshd.node._clocks import Clocks, judge_clocks
 from meshd.node._directory import Directory
 from meshd.node._seals import secret_in
 from meshd.node._soundness import Unsound, sound_facts, sound_k3s
@@ -26,6 +27,13 @@ _K3S = msgspec.msgpack.Decoder(K3sRecord)
 _LINKS = msgspec.msgpack.Decoder(tuple[LinkRecord, ...])
 
 
+class CaughtUp(Protocol):
+    """What a ledger says of its exchanges."""
+
+    @property
+    def caught_up(self) -> Collection[NodeId]: ...
+
+
 class View:
     """What the entries taken in so far say; `people_changed` is for its reader to reset."""
 
@@ -35,6 +43,7 @@ class View:
         self._handed_over: dict[int, set[tuple[NodeId, str]]] = {}  # (recipient, secret).
         self._copies: dict[int, dict[tuple[str, NodeId], bytes]] = {}  # For administrators.
         self.malformed: Counter[NodeId] = Counter()
+        self.clocks = Clocks()
         self.people_changed = True  # Whether candidates, or who is present, may have changed.
         # To this node, by generation: secret, by author.
         self._sealed: dict[int, dict[str, dict[NodeId, bytes]]] = {}
@@ -55,8 +64,10 @@ class View:
                     text = f"connected to {who} ({path})"
                     notes.append(Note(kind="peer_joined", text=text))
                 known.connected, known.path, known.link = True, path, "alive"
+                self.directory.behind.add(known.node)
             case Disconnected(_, reason):
                 known.connected, known.path, known.rtt_ms = False, None, None
+                self.directory.behind.discard(known.node)
                 if known.link != "left":
                     known.link = "failed"
                 text = f"no connection to {known.name}: {reason}"
@@ -69,11 +80,19 @@ class View:
                 assert_never(event)
         return notes
 
-    def clocks_judged(self, wrong: Collection[NodeId]) -> None:
-        """Take in whose clocks are wrong."""
+    def caught_up(self, replica: CaughtUp) -> None:
+        """Take note of the neighbours whose registers are all here."""
+        behind = self.directory.behind
+        if behind and (done := behind.intersection(replica.caught_up)):
+            behind -= done
+            self.people_changed = True
+
+    def judge_clocks(self, now: Moment) -> None:
+        """Read all clocks, and take in whose are wrong."""
+        self.clocks = judge_clocks(self.directory, now)
         for known in self.directory:
-            if known.clock_is_wrong != (known.node in wrong):
-                known.clock_is_wrong = known.node in wrong
+            if known.clock_is_wrong != (known.node in self.clocks.wrong):
+                known.clock_is_wrong = known.node in self.clocks.wrong
                 self.people_changed = True
 
     def take(self, entry: Entry) -> list[Learn]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger import Entry, sign_entry
-from meshd.events import Learn
+from meshd.events import Connected, Disconnected, Learn
 from meshd.node._view import View
 from meshd.schema import Facts, K3sRecord, LinkRecord
 from tests.node import people
@@ -140,3 +142,22 @@ def test_nodes_further_off_are_present_through_what_their_neighbours_publish() -
     assert directory.state_of(directory[far], present) == "alive"
     directory[OTHER].link = "failed"
     assert directory.present() == {ME}
+
+
+def test_what_is_held_of_a_neighbour_that_came_back_says_nobody_is_here_until_it_is_of_now() -> (
+    None
+):
+    view = View(ME)
+    directory, far = view.directory, people.IDS[2]
+    directory[far].facts = people.facts(2)
+    directory[OTHER].neighbours = (LinkRecord(peer=far, path="direct", rtt_class_ms=1),)
+    view.link_changed(Connected(OTHER, "direct"))
+    assert directory.present() == {ME, OTHER}
+    for caught_up in ((), (far,), (OTHER,)):
+        view.people_changed = False
+        view.caught_up(SimpleNamespace(caught_up=caught_up))
+        assert view.people_changed == (OTHER in caught_up)
+    assert directory.present() == {ME, OTHER, far}
+    view.link_changed(Disconnected(OTHER, "no heartbeat"))
+    view.link_changed(Connected(OTHER, "direct"))
+    assert directory.present() == {ME, OTHER}
