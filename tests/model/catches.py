@@ -24,11 +24,11 @@ from tests.model.test_schedules import (
 
 ALL = range(160)
 SIEGES = range(1, 4 * 100, 4)  # One seed in four is a siege: scenario.siege_of.
-DUELS = range(3, 4 * 400, 4)  # And one a duel: scenario.duel_of.
+DUELS = range(3, 4 * 800, 4)  # And one a duel: scenario.duel_of.
 
 _SEQUENCES = {ALL: "all seeds", SIEGES: "the sieges", DUELS: "the duels"}
 
-KNOWN = {"no-fsync": 231, "no-journal": 355, "no-adoption": 131}
+KNOWN = {"no-fsync": 359, "no-journal": 1011, "no-adoption": 2167}
 """Rare mutants are looked for from the first seed on that caught them."""
 
 S2, S4 = "S2 one decision in a slot", "S4 no abandoned k3s beside a later one"
