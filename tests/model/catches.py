@@ -28,7 +28,7 @@ DUELS = range(3, 4 * 800, 4)  # And one a duel: scenario.duel_of.
 
 _SEQUENCES = {ALL: "all seeds", SIEGES: "the sieges", DUELS: "the duels"}
 
-KNOWN = {"no-fsync": 359, "no-journal": 1011, "no-adoption": 2167}
+KNOWN = {"no-fsync": 359, "no-journal": 267, "no-adoption": 2167}
 """Rare mutants are looked for from the first seed on that caught them."""
 
 S2, S4 = "S2 one decision in a slot", "S4 no abandoned k3s beside a later one"
