@@ -315,6 +315,7 @@ class ClusterOrder:
         rival: who else resets the membership at this moment and goes before this node: a reset here
             that has touched nothing yet gives way.
         heard: the other servers that are heard, while this node resets the membership.
+        serving: names of those whose API answers, likewise.
     """
 
     seat: Literal["initialiser", "server", "worker", "none"]
@@ -334,6 +335,7 @@ class ClusterOrder:
     readdressed: int = 0
     rival: str | None = None
     heard: tuple[NodeId, ...] = ()
+    serving: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,12 +222,11 @@ def follow(plan: ClusterPlan | None, resets: Resets, *, held: bytes, me: NodeId)
 def _readdressed(plan: ClusterPlan, chain: _Chain) -> int:
     """Return the last epoch in which a seat got another address, or 0.
 
-    One in which another chain was ended counts after that: who followed the other took whatever
-    address it had there.
+    One in which another chain was ended counts, too: who followed that took its address there.
     """
     last, seats = 0, plan.seats
     for reset in chain:
-        if moved_seats(seats, reset.record.seats) or (last and reset.record.ended):
+        if moved_seats(seats, reset.record.seats) or reset.record.ended:
             last = reset.record.epoch
         seats = reset.record.seats
     return last

@@ -15,6 +15,7 @@ from meshd.cli.output import output_option, run_dir_option, span
 from meshd.errors import MeshdError, UsageError
 
 _LOOK_S = 0.5
+_READING_S = 600.0
 _PATH = "/v1/bootstrap/reset"
 _NO_VIP = (
     "nobody will reach it. It is the cluster's for good: put that subnet on the servers' cards "
@@ -87,7 +88,9 @@ def reset(
         "readdress": readdress,
         "snapshot": None if snapshot is None else str(snapshot.absolute()),
     }
-    shown = client.post(_PATH, wanted)
+    # A snapshot is read whole before anything is done.
+    timeout_s = None if snapshot is None else _READING_S
+    shown = client.post(_PATH, wanted, timeout_s=timeout_s)
     _show(shown, snapshot)
     if dry_run:
         return
@@ -99,7 +102,7 @@ def reset(
                 fix="give it as --cluster-id; `meshd bootstrap status` shows which it is",
             )
         cluster_id = click.prompt("\nType the cluster's id to go on", err=True)
-    client.post(_PATH, wanted | {"cluster_id": str(cluster_id).strip()})
+    client.post(_PATH, wanted | {"cluster_id": str(cluster_id).strip()}, timeout_s=timeout_s)
     _follow(client)
 
 
@@ -157,6 +160,12 @@ def _follow(client: Client) -> None:
             told = stage
         time.sleep(_LOOK_S)
     last = progress["last"]
+    if last["outcome"] == "overtaken":
+        raise MeshdError(
+            "MESH-4028",
+            f"this reset holds no more: {last['why']}",
+            fix="`meshd bootstrap status` shows which one does; this node joins it by itself",
+        )
     if last["outcome"] != "done":
         raise MeshdError(
             "MESH-4028",

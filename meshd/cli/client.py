@@ -66,8 +66,13 @@ class Client:
             if line.startswith(b"data: "):
                 yield json.loads(line.removeprefix(b"data: "))
 
-    def post(self, path: str, wanted: Json) -> Json:
+    def post(self, path: str, wanted: Json, *, timeout_s: float | None = None) -> Json:
         """Have the daemon do something, as root; return what it says.
+
+        Args:
+            path: where.
+            wanted: what.
+            timeout_s: if it may take longer than other answers.
 
         Raises:
             DaemonUnreachable: nothing answers.
@@ -75,7 +80,7 @@ class Client:
             MeshdError: the daemon refuses, with its own code and exit code.
         """
         connection = http.client.HTTPConnection("localhost")
-        connection.sock = self._connect(self._timeout_s, SOCKETS[:1])
+        connection.sock = self._connect(timeout_s or self._timeout_s, SOCKETS[:1])
         try:
             body = json.dumps(wanted).encode()
             connection.request("POST", path, body, {"Connection": "close"})

@@ -1,4 +1,4 @@
-"""A copy of etcd's database, durable and whole before it bears its name."""
+"""Etcd's database aside: as a copy, durable and whole before it bears its name, or by a rename."""
 
 from __future__ import annotations
 
@@ -20,11 +20,8 @@ def copy_aside(database: Path, copy: Path) -> str | None:
     if copy.exists():
         return None  # It is renamed only once it is whole.
     make_folder(copy.parent, mode=0o700)
-    if os.path.ismount(database) or database.stat().st_dev != copy.parent.stat().st_dev:
-        return (
-            f"{database} lies on another disk than {copy.parent}, so a copy could not be put back "
-            "by renaming it: nothing was done"
-        )
+    if (apart := _lies_apart(database, copy)) is not None:
+        return apart
     size = size_of_tree(database)
     free = shutil.disk_usage(copy.parent).free
     if free < size + ROOM_MIN_BYTES:
@@ -48,6 +45,33 @@ def copy_aside(database: Path, copy: Path) -> str | None:
     part.rename(copy)
     sync_folder(copy.parent)
     return None
+
+
+def move_aside(database: Path, copy: Path) -> str | None:
+    """Move a database that is of no use, damaged or not there at all, by one rename.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    if copy.exists():
+        return None
+    make_folder(copy.parent, mode=0o700)
+    make_folder(database, mode=0o700)  # So that there is something to put back.
+    if (apart := _lies_apart(database, copy)) is not None:
+        return apart
+    database.rename(copy)
+    sync_folder(copy.parent)
+    sync_folder(database.parent)
+    return None
+
+
+def _lies_apart(database: Path, copy: Path) -> str | None:
+    if not os.path.ismount(database) and database.stat().st_dev == copy.parent.stat().st_dev:
+        return None
+    return (
+        f"{database} lies on another disk than {copy.parent}, so a copy could not be put back "
+        "by renaming it: nothing was done"
+    )
 
 
 def size_of_tree(folder: Path) -> int:

@@ -122,6 +122,7 @@ def refusal(
         _of_another_generation(permit, newest_generation)
         or _of_another_epoch(permit, newest_epoch)
         or _not_as_meshd_starts_it(permit, argv, environment)
+        or _without_a_database(permit)
         or objection(
             read_disk(permit.paths),
             cluster_id=permit.cluster_id,
@@ -169,6 +170,14 @@ def _not_as_meshd_starts_it(
         found = words[0] if words else "nothing"
         return f"k3s is to be started as `{found}`, and this node is to run `k3s {mode}`"
     return _configured_otherwise(permit, words, environment)
+
+
+def _without_a_database(permit: Permit) -> str | None:
+    """Return why a reset must not run: of nothing, k3s would make a new cluster."""
+    if not permit.reset:
+        return None
+    needed = Path(permit.snapshot) if permit.snapshot else permit.paths.etcd_log
+    return None if needed.exists() else f"{needed} is gone, so there is nothing to reset"
 
 
 def _configured_otherwise(

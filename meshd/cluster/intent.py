@@ -36,7 +36,7 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True):
     stage: Stage = "asked"
     attempt: int = 0
     why: str = ""
-    outcome: Literal["", "done", "gave way", "failed"] = ""
+    outcome: Literal["", "done", "gave way", "failed", "overtaken"] = ""
 
 
 def read_intent(file: Path) -> tuple[Intent | None, str | None]:
@@ -66,6 +66,10 @@ def against(intent: Intent, order: ClusterOrder) -> str | None:
     first = order.rival or ("another node" if order.epoch != intent.base else None)
     if first is not None:
         return f"{first} resets the membership"
+    if (
+        order.serving and not intent.rivals
+    ):  # Who chooses between resets may do so while they serve.
+        return f"the API server of {' and '.join(order.serving)} answers again"
     back = [seat for seat in (*intent.dead, *intent.rivals) if seat.node in order.heard]
     names = ", ".join(dict.fromkeys(seat.node_name for seat in back))
     return f"{names}, which was to be dead, is heard again" if back else None

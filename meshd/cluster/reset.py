@@ -24,7 +24,7 @@ import trio
 
 from meshd.cluster import gate, kubevip
 from meshd.cluster.aside import aside_folder
-from meshd.cluster.copying import copy_aside
+from meshd.cluster.copying import copy_aside, move_aside
 from meshd.cluster.groundwork import Groundwork, Surroundings, Tokens
 from meshd.cluster.hostinit import Held, HostInit
 from meshd.cluster.intent import Intent, against, read_intent, read_last
@@ -198,9 +198,9 @@ class Resetting:
         return None
 
     async def _copy(self, intent: Intent, _: Around) -> Obstacle | None:
-        if intent.snapshot:
-            make_folder(self._database, mode=0o700)  # Whatever is put back, too.
-        missing = await trio.to_thread.run_sync(copy_aside, self._database, self._copy_of(intent))
+        missing = await trio.to_thread.run_sync(
+            move_aside if intent.snapshot else copy_aside, self._database, self._copy_of(intent)
+        )
         if missing is not None:
             self._finish(intent, "failed", missing)
         else:
@@ -236,8 +236,9 @@ class Resetting:
         if not late:
             await self._hostinit.ensure(self._laid)
         held = self._hostinit.look()
-        if held.refused is not None:
-            self._save(msgspec.structs.replace(intent, stage="undoing", why=held.refused))
+        gone = f"{held.blocked} is gone" if held.blocked is not None else None
+        if (why := held.refused or gone) is not None:
+            self._save(msgspec.structs.replace(intent, stage="undoing", why=why))
             return None
         if held.pid is None and held.exits and held.last_exit is not None:
             return await self._ended(intent, held)
@@ -279,7 +280,7 @@ class Resetting:
         if order.epoch >= intent.epoch and order.survivor:
             return None  # As ever from here on; `look` sees the end.
         if order.epoch > intent.epoch:
-            self._finish(intent, "gave way", f"epoch {order.epoch} ended it: this database is old")
+            self._finish(intent, "overtaken", f"the reset of epoch {order.epoch} holds instead")
             return None
         if self._clock() - self._told_at >= TOLD_AGAIN_S:
             self._told_at = self._clock()
@@ -345,7 +346,10 @@ class Resetting:
         _LOG.warning("reset", stage=intent.stage, epoch=intent.epoch, attempt=intent.attempt)
 
     def _finish(
-        self, intent: Intent, outcome: Literal["done", "gave way", "failed"], why: str = ""
+        self,
+        intent: Intent,
+        outcome: Literal["done", "gave way", "failed", "overtaken"],
+        why: str = "",
     ) -> None:
         ended = msgspec.structs.replace(intent, outcome=outcome, why=why)
         kept = self._ended_folder / f"{intent.epoch}-{intent.at_ms}.json"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import lzma
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 _MAGIC = (0xED0CDAED).to_bytes(4, "little")
@@ -12,6 +16,13 @@ _MAGIC_AT = 16
 _PAGE_BYTES = 512
 _HASH_BYTES = hashlib.sha256().digest_size
 _READ_BYTES = 1 << 20
+
+
+_BROKEN_ARCHIVE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, RuntimeError, ValueError, OverflowError),
+)
+"""What Python's zipfile raises for one, depending on where it is damaged."""
 
 
 def fault_of(path: Path) -> str | None:
@@ -48,8 +59,12 @@ def _fault_of_archive(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
             count = len(archive.namelist())
-    except zipfile.BadZipFile as error:
-        return f"{path} is no zip archive: {error}"
+    except _BROKEN_ARCHIVE as error:
+        return f"{path} is no zip archive that can be read: {error}"
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # A place before the file's begin, for one.
+            raise
+        return f"{path} is no zip archive that can be read: {error}"
     if broken is not None or count != 1:
         return f"{path} is damaged, or holds {count} files instead of one snapshot"
     return None

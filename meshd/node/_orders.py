@@ -116,6 +116,7 @@ def order_for(
         remove=(*lost, *given_up_nodes(directory, standing.succession)),
         rival=_rival(directory, order.plan, standing) if serves else None,
         heard=_heard_seats(directory, order.plan, standing) if serves else (),
+        serving=_serving_seats(directory, order.plan, standing) if serves else (),
     )
 
 
@@ -146,10 +147,28 @@ def _heard_seats(directory: Directory, plan: ClusterPlan, standing: Standing) ->
     return tuple(seat.node for seat in seats if seat.node in present)
 
 
+def _serving_seats(directory: Directory, plan: ClusterPlan, standing: Standing) -> tuple[str, ...]:
+    """Return the names of other servers whose API answers; only while a reset is under way here."""
+    heard = _heard_seats(directory, plan, standing)
+    return tuple(
+        directory.name(node)
+        for node in heard
+        if node != directory.me and answers(directory[node], plan)
+    )
+
+
 def concerned(plan: ClusterPlan, succession: Succession) -> tuple[Seat, ...]:
-    """Return the seats, and the survivors of resets that contradict those followed here."""
-    others = (one.record.seats[0] for one in succession.rivals if one not in succession.chain)
+    """Return the seats, and those of resets that contradict what is followed here."""
+    rivals = (one for one in succession.rivals if one not in succession.chain)
+    others = (seat for rival in rivals for seat in rival.record.seats)
     return tuple({seat.node: seat for seat in (*others, *plan.seats)}.values())
+
+
+def answers(known: Known, plan: ClusterPlan) -> bool:
+    """Whether an API server of the cluster answers there, with whatever database."""
+    record = known.k3s
+    ours = record is not None and record.cluster_id == plan.cluster_id
+    return ours and record is not None and record.endpoint is not None
 
 
 def _retire(directory: Directory, standing: Standing, wish: RoleWish) -> Retire | None:
@@ -221,6 +240,7 @@ def servers_to_join(directory: Directory, standing: Standing) -> tuple[str, ...]
     Those whose API answers, and of them those not seen as dead. Should there be none: all other
     seats, if the cluster is formed or this node was sent to join before. After a power cut they
     are on their way back, and an etcd without a majority answers only once enough have started.
+    After a reset a seat may still have the database of before: only those that had the new one.
     """
     plan = standing.plan
     assert plan is not None
@@ -232,8 +252,27 @@ def servers_to_join(directory: Directory, standing: Standing) -> tuple[str, ...]
     alive = [seat for seat in serving if directory[seat.node].link not in ("failed", "left")]
     chosen = alive or serving
     if not chosen and (standing.formed or _was_sent(directory, plan)):
-        chosen = others
+        chosen = [seat for seat in others if _may_have_it(directory, seat.node, standing)]
     return tuple(seat.node_ip for seat in chosen)
+
+
+def _may_have_it(directory: Directory, node: NodeId, standing: Standing) -> bool:
+    """Whether a server that does not answer may have the database that is followed here.
+
+    The survivor has it on its own disk, and is only to be told of anybody at all.
+    """
+    survivor, record = standing.succession.survivor, directory[node].k3s
+    if standing.epoch == 0 or survivor in (node, directory.me):
+        return True
+    return (
+        record is not None and record.epoch >= standing.epoch and follows(directory[node], standing)
+    )
+
+
+def follows(known: Known, standing: Standing) -> bool:
+    """Whether a node says that it follows the same reset as this one."""
+    head = standing.succession.head.hex()
+    return standing.epoch == 0 or (known.k3s is not None and known.k3s.seats == head)
 
 
 def _was_sent(directory: Directory, plan: ClusterPlan) -> bool:
@@ -245,10 +284,5 @@ def _was_sent(directory: Directory, plan: ClusterPlan) -> bool:
 def _serves(known: Known, plan: ClusterPlan, standing: Standing) -> bool:
     """Whether a server answers, with a database of the resets that are followed here."""
     record = known.k3s
-    return (
-        record is not None
-        and record.endpoint is not None
-        and record.cluster_id == plan.cluster_id
-        and record.epoch >= standing.epoch
-        and (standing.epoch == 0 or record.seats == standing.succession.head.hex())
-    )
+    is_of_now = record is not None and record.epoch >= standing.epoch
+    return answers(known, plan) and is_of_now and follows(known, standing)

@@ -1,7 +1,6 @@
 """`meshd bootstrap reset` as the core sees it: whether it may be, and what everybody is told of it.
 
-Pure. Invariant: a reset is refused as long as the cluster may have a majority without it, and as
-long as a seat is neither heard nor named dead by the operator.
+Pure.
 """
 
 from __future__ import annotations
@@ -9,14 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ledger import NodeId, Signer
-from meshd.errors import MeshdError, NotPermitted, UsageError
+from ledger import Signer
+from meshd.errors import NotPermitted
 from meshd.events import Health, MembershipReset, Note
 from meshd.node._directory import Directory
-from meshd.node._orders import Standing, concerned, is_resetting
+from meshd.node._orders import Standing, concerned
 from meshd.node._readdress import seats_now
-from roles import ClusterPlan, GenesisState, Seat
-from roles.resets import Reset, Resets, SeatsRecord, Succession, follow, origin_of, sign_reset
+from meshd.node._refusals import (
+    names_of,
+    refuse_at_work,
+    refuse_heard,
+    refuse_majority,
+    refuse_repairable,
+    refuse_rivals_at_work,
+    refuse_unaccounted,
+    refuse_under_way,
+    rivals_of,
+    rivals_text,
+    seat_named,
+)
+from roles import GenesisState, Seat
+from roles.resets import Resets, SeatsRecord, Succession, follow, origin_of, sign_reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,26 +91,28 @@ def propose_reset(
         raise NotPermitted(
             "MESH-4020",
             "this node has no seat in the control plane, so it has no database",
-            fix=f"run it on one of {_names(directory, plan.seats)}",
+            fix=f"run it on one of {names_of(directory, plan.seats)}",
         )
-    rivals = _rivals(directory, standing)
+    rivals = rivals_of(directory, standing)
     nameable = concerned(plan, standing.succession)
-    dead = tuple(dict.fromkeys(_seat_named(nameable, name) for name in confirm_dead))
+    dead = tuple(dict.fromkeys(seat_named(nameable, name) for name in confirm_dead))
     present = directory.present()
-    _refuse_heard(directory, dead, present)
-    _refuse_heard_rivals(directory, rivals, present)
+    refuse_heard(directory, dead, present)
     others = [seat for seat in nameable if seat.node != directory.me]
-    if not rivals:
+    if rivals:
+        refuse_rivals_at_work(directory, standing, plan, rivals)
+        refuse_at_work(directory, standing, plan)
+    if not rivals or restores:
         # An only server answers on after its address changed, but nobody finds it any more.
         alone = readdress and len(plan.seats) == 1
-        _refuse_repairable(directory, plan, api_answers=api_answers and not alone)
-    _refuse_under_way(directory, standing)
+        refuse_repairable(directory, plan, api_answers=api_answers and not alone)
+    refuse_under_way(directory, standing)
     heard = [seat for seat in others if seat.node in present]
-    _refuse_unaccounted(directory, [s for s in others if s not in heard and s not in dead])
-    kept = (own, *heard)
+    refuse_unaccounted(directory, [s for s in others if s not in heard and s not in dead])
+    kept = (own, *(seat for seat in heard if plan.seat_of(seat.node) is not None))
     seats = seats_now(directory, plan, kept) if readdress else kept
     if not (rivals or restores):
-        _refuse_majority(directory, plan, [seat for seat in kept if seat in seats])
+        refuse_majority(directory, plan, [seat for seat in kept if seat in seats])
     chain, nodes = standing.succession.chain, {seat.node for seat in kept}
     return Proposal(
         cluster_id=plan.cluster_id,
@@ -159,7 +173,7 @@ def reset_notes(
         if reset.digest not in known
     ]
     if after.rivals and after.rivals != before.rivals:
-        notes.append(Note(kind="resets_contradict", text=_rivals_text(directory, after)))
+        notes.append(Note(kind="resets_contradict", text=rivals_text(directory, after)))
     return notes
 
 
@@ -188,7 +202,7 @@ def reset_health(directory: Directory, standing: Standing) -> list[Health]:
             Health(
                 code="MESH-4029",
                 severity="error",
-                message=_rivals_text(directory, succession),
+                message=rivals_text(directory, succession),
                 fix="choose one: power off the other machines named here, run `meshd bootstrap "
                 "reset` on the one that stays, naming them dead, and power them on again",
             )
@@ -241,151 +255,6 @@ def utc(wall_ms: int) -> str:
     return f"{year:04}-{month:02}-{day:02} {minutes // 60:02}:{minutes % 60:02} UTC"
 
 
-def _rivals(directory: Directory, standing: Standing) -> tuple[Reset, ...]:
-    """Return the resets that contradict what this node follows, or refuse who follows neither."""
-    succession = standing.succession
-    if succession.rivals and succession.chain[-1:] not in [(one,) for one in succession.rivals]:
-        raise MeshdError(
-            "MESH-4029",
-            _rivals_text(directory, succession),
-            fix="run the reset on the one of them that is to stay",
-        )
-    return tuple(reset for reset in succession.rivals if reset not in succession.chain)
-
-
-def _seat_named(seats: Sequence[Seat], wanted: str) -> Seat:
-    for seat in seats:
-        if wanted in (seat.node, seat.node_name):
-            return seat
-    found = [seat for seat in seats if wanted == seat.node_name.rpartition("-")[0]]
-    if len(found) == 1:
-        return found[0]
-    problem = "names several seats" if found else "names no seat of the control plane"
-    shown = found or seats
-    raise UsageError(
-        "MESH-4027",
-        f"--confirm-dead {wanted} {problem}",
-        fix=f"name one of {', '.join(seat.node_name for seat in shown)}",
-    )
-
-
-def _refuse_heard(directory: Directory, dead: Sequence[Seat], present: frozenset[NodeId]) -> None:
-    for seat in dead:
-        if seat.node == directory.me:
-            raise MeshdError(
-                "MESH-4022",
-                f"{directory.name(seat.node)} is this node itself, whose database is to survive",
-                fix="name the others; run it on another survivor to give this node up",
-            )
-        if seat.node in present:
-            raise MeshdError(
-                "MESH-4022",
-                f"{directory.name(seat.node)} is named dead, and is heard: its meshd runs",
-                fix="leave it out if it is to stay; power that machine off if it is to be given up",
-            )
-
-
-def _refuse_heard_rivals(
-    directory: Directory, rivals: Sequence[Reset], present: frozenset[NodeId]
-) -> None:
-    for rival in rivals:
-        if rival.record.survivor in present:
-            name = directory.name(rival.record.survivor)
-            raise MeshdError(
-                "MESH-4022",
-                f"{name} was reset, too, and is heard: its database would go on beside this one's",
-                fix=f"power {name} off and name it with --confirm-dead, or choose its reset",
-            )
-
-
-def _refuse_repairable(directory: Directory, plan: ClusterPlan, *, api_answers: bool) -> None:
-    present = directory.present()
-    serving = ["this node"] if api_answers else []
-    for seat in plan.seats:
-        record = directory[seat.node].k3s
-        if seat.node == directory.me or seat.node not in present or record is None:
-            continue
-        if record.endpoint is not None and record.cluster_id == plan.cluster_id:
-            serving.append(directory.name(seat.node))
-    if serving:
-        raise MeshdError(
-            "MESH-4021",
-            f"the API server of {' and '.join(serving)} answers, so etcd has its majority",
-            fix="nothing is to be reset: a server that lost its database joins again by itself, "
-            "see `meshd status`",
-        )
-
-
-def _refuse_unaccounted(directory: Directory, silent: Sequence[Seat]) -> None:
-    if silent:
-        raise MeshdError(
-            "MESH-4023",
-            f"{_names(directory, silent)} has a seat, is not heard, and is not named dead: it may "
-            "be alive where this node does not see it, and serve",
-            fix="bring it back, or, once it is certain that it never runs again as it was: "
-            + " ".join(f"--confirm-dead {directory.name(seat.node)}" for seat in silent),
-        )
-
-
-def _refuse_majority(directory: Directory, plan: ClusterPlan, steady: Sequence[Seat]) -> None:
-    """Refuse if the seats that are heard, at the addresses that etcd knows, are a majority."""
-    if len(steady) <= len(plan.seats) // 2:
-        return
-    names = [directory.name(seat.node) for seat in steady if seat.node != directory.me]
-    me = ["this node"] if len(names) < len(steady) else []
-    moved = [seat for seat in steady if _has_moved(directory, seat)]
-    fix = (
-        "see in `meshd status` what k3s waits for there; to give up a seat whose database is lost, "
-        "power that machine off and name it with --confirm-dead"
-    )
-    if moved:
-        fix = (
-            f"{_names(directory, moved)} has another address now: give back those that the cluster "
-            "knows, or, if they are gone for good, add --readdress"
-        )
-    raise MeshdError(
-        "MESH-4021",
-        f"{' and '.join([*me, ', '.join(names) or 'nobody else'])} are {len(steady)} of "
-        f"{len(plan.seats)} seats: etcd can have its majority again",
-        fix=fix,
-    )
-
-
-def _has_moved(directory: Directory, seat: Seat) -> bool:
-    facts = directory[seat.node].facts
-    return facts is not None and facts.node_ip not in (None, seat.node_ip)
-
-
-def _refuse_under_way(directory: Directory, standing: Standing) -> None:
-    present = directory.present()
-    plan = standing.plan
-    assert plan is not None
-    for known in (directory[seat.node] for seat in plan.seats):  # Rivals are not heard.
-        if not is_resetting(known, plan, standing.epoch):
-            continue
-        if known.node == directory.me or known.node in present:
-            raise MeshdError(
-                "MESH-4026",
-                f"a reset is under way on {known.name}",
-                fix="`meshd bootstrap status` there shows how far it is",
-            )
-
-
-def _rivals_text(directory: Directory, succession: Succession) -> str:
-    told = [
-        f"{directory.name(rival.record.survivor)} (by {rival.record.by})"
-        for rival in succession.rivals
-    ]
-    return (
-        f"etcd's membership was reset apart, on {' and on '.join(told)}: each has a database that "
-        "goes its own way"
-    )
-
-
 def _survivors(directory: Directory, succession: Succession) -> str:
     found = succession.rivals or succession.chain[-1:]
     return " and ".join(directory.name(reset.record.survivor) for reset in found)
-
-
-def _names(directory: Directory, seats: Sequence[Seat]) -> str:
-    return ", ".join(directory.name(seat.node) for seat in seats)

@@ -110,6 +110,7 @@ class Disk:
         assert not self.flag.exists(), "k3s would refuse"
         assert self.copy().read_bytes() == OLD, "the copy is complete before the database changes"
         self.flag.touch()
+        self.database.parent.mkdir(parents=True, exist_ok=True)  # Moved aside for a snapshot.
         if self.hangs:
             self.hangs -= 1
             self.held = replace(self.held, pid=8, exits=0, down=False, stopping=False)

@@ -111,6 +111,19 @@ async def test_one_that_skips_numbers_gives_way_to_any_other_of_its_chain(
     assert (disk.launches, daemon.outcome()) == ([], "gave way")
 
 
+async def test_a_server_that_answers_again_stops_it_unless_two_resets_are_chosen_between(
+    tmp_path: Path,
+) -> None:
+    for number, (rivals, outcome) in enumerate((((), "gave way"), (INTENT.dead[1:], "done"))):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        disk = Disk(folder)
+        daemon = Daemon(disk)
+        daemon.begin(msgspec.structs.replace(INTENT, rivals=rivals))
+        await life(disk, daemon, replace(BEFORE, serving=("n1",)))
+        assert daemon.outcome() == outcome
+
+
 async def test_a_rival_that_is_heard_again_stops_it(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     daemon = Daemon(disk)
@@ -125,9 +138,9 @@ async def test_one_that_another_ended_before_it_served_is_over(tmp_path: Path) -
     daemon = Daemon(disk)
     daemon.begin(msgspec.structs.replace(INTENT, stage="reset"))
     assert await life(disk, daemon, replace(BEFORE, epoch=2, join=("10.0.0.11",))) == []
-    assert daemon.outcome() == "gave way"
+    assert daemon.outcome() == "overtaken"
     assert daemon.last is not None
-    assert daemon.last.why == "epoch 2 ended it: this database is old"
+    assert daemon.last.why == "the reset of epoch 2 holds instead"
 
 
 class Slow(Disk):

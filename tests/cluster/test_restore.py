@@ -67,6 +67,13 @@ def test_what_k3s_could_not_restore_is_refused_before_anything_is_done(tmp_path:
     assert "damaged" in str(fault_of(packed))
     packed.write_bytes(content)
     assert "no zip archive" in str(fault_of(packed))
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as deflated:
+        deflated.writestr("kept", bytes(range(256)) * 40)
+    whole_archive = packed.read_bytes()
+    for place in range(0, len(whole_archive), 7):
+        flipped = whole_archive[place : place + 1][0] ^ 0x10
+        packed.write_bytes(whole_archive[:place] + bytes([flipped]) + whole_archive[place + 1 :])
+        fault_of(packed)  # Whatever it says, it says it.
 
 
 def test_what_is_known_of_it_is_shown(tmp_path: Path) -> None:
@@ -119,11 +126,35 @@ class Bare(Disk):
         if self.launches[-1:] == [launch]:
             return
         self.launches.append(launch)
-        assert self.database.parent.parent.is_dir(), "k3s moves that folder away"
         self.database.parent.mkdir(parents=True)
         self.database.write_bytes(NEW)
         ended = Exit(code=0, signal=None, lines=(SUCCESS,))
         self.held = replace(self.held, pid=None, exits=1, last_exit=ended, down=False)
+
+
+async def test_a_database_that_cannot_be_read_is_moved_and_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "copytree", None)
+    disk = Disk(tmp_path)
+    daemon = Daemon(disk)
+    daemon.begin(msgspec.structs.replace(INTENT, snapshot=str(snapshot(tmp_path))))
+    await life(disk, daemon)
+    assert (disk.copy().read_bytes(), daemon.outcome()) == (OLD, "done")
+
+
+async def test_without_the_snapshot_it_is_undone_at_once(tmp_path: Path) -> None:
+    class Gone(Disk):
+        async def ensure(self, launch: Launch, *, replaces: int | None = None) -> None:
+            self.held = replace(self.held, blocked=str(launch.needs[0]), down=True)
+
+    disk, file = Gone(tmp_path), snapshot(tmp_path)
+    daemon = Daemon(disk)
+    daemon.begin(msgspec.structs.replace(INTENT, snapshot=str(file)))
+    await life(disk, daemon)
+    assert (disk.database.read_bytes(), daemon.outcome()) == (OLD, "failed")
+    assert daemon.last is not None
+    assert daemon.last.why == f"{file} is gone"
 
 
 async def test_a_database_that_is_gone_needs_no_copy(tmp_path: Path) -> None:
@@ -172,6 +203,9 @@ def test_the_only_server_of_a_cluster_may_restore_what_it_must_never_begin_anew(
 
     restore = f"--cluster-reset-restore-path={file}"
     assert why(restore, "--cluster-reset") is None
+    file.rename(file.with_suffix(".kept"))
+    assert "is gone" in str(why(restore, "--cluster-reset"))
+    file.with_suffix(".kept").rename(file)
     for words in (
         ("--cluster-reset",),
         (restore,),
