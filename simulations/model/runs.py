@@ -143,11 +143,30 @@ def _run(world: World, strategy: Strategy) -> float:
         allowed_s += LIVENESS_AFTER_LOSS_S
     world.timeline.run_until(healed_at + strategy.run_on_s)
     while strategy.decides and any(missing(world)):
+        if _died_while_forming(world):
+            world.checkers.reached["formed, and too few servers live"] = 1
+            break
         world.timeline.run_until(world.timeline.now + _LOOK_EVERY_S)
         if world.timeline.now - healed_at >= allowed_s and any(missing(world)):
             lacks = "; ".join(missing(world))
             raise Violation(f"not formed {allowed_s:.0f} s after healing: {lacks}")
     return world.timeline.now - healed_at
+
+
+def _died_while_forming(world: World) -> bool:
+    """Whether DONE is decided, and the servers that it needs were lost while it was voted for.
+
+    A vote for DONE that was cast is kept, whoever died since; then etcd has no majority, and only
+    an operator can decide what becomes of that.
+    """
+    lost = {machine.node for machine in world.machines if machine.lost}
+    peers = [machine.peer for machine in world.machines if not machine.lost]
+    formed = [peer.standing for peer in peers if isinstance(peer, Node) and peer.standing.formed]
+    plan = formed[0].plan if formed else None
+    if plan is None or len(formed) < len(peers):
+        return False
+    alive = sum(seat.node not in lost for seat in plan.seats)
+    return alive <= len(plan.seats) // 2
 
 
 def missing(world: World, *, ledgers_differ: bool = False) -> Iterator[str]:
