@@ -9,6 +9,7 @@ can be lost (not mounted, wiped), meshd's own folder too tells of the first star
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -237,14 +238,7 @@ def look_at_database(paths: K3sPaths) -> Database | None:
     """
     if not paths.etcd_log.is_dir():
         return None
-    mark = read_mark(paths.server)
-    files = [path for path in (paths.etcd_log.parent).rglob("*") if path.is_file()]
-    return Database(
-        cluster_id=mark.cluster_id if isinstance(mark, Mark) else None,
-        epoch=mark.epoch if isinstance(mark, Mark) else 0,
-        size_bytes=sum(file.stat().st_size for file in files),
-        written_ms=max((file.stat().st_mtime_ns // 1_000_000 for file in files), default=0),
-    )
+    return _database_in(paths, [f for f in paths.etcd_log.parent.rglob("*") if f.is_file()])
 
 
 def look_at_snapshot(paths: K3sPaths, file: Path) -> Database:
@@ -255,13 +249,17 @@ def look_at_snapshot(paths: K3sPaths, file: Path) -> Database:
     Raises:
         OSError: it cannot be read.
     """
+    return _database_in(paths, [file])
+
+
+def _database_in(paths: K3sPaths, files: Sequence[Path]) -> Database:
     mark = read_mark(paths.server)
-    found = file.stat()
+    found = [file.stat() for file in files]
     return Database(
         cluster_id=mark.cluster_id if isinstance(mark, Mark) else None,
         epoch=mark.epoch if isinstance(mark, Mark) else 0,
-        size_bytes=found.st_size,
-        written_ms=found.st_mtime_ns // 1_000_000,
+        size_bytes=sum(one.st_size for one in found),
+        written_ms=max((one.st_mtime_ns // 1_000_000 for one in found), default=0),
     )
 
 

@@ -144,17 +144,13 @@ def _heard_seats(directory: Directory, plan: ClusterPlan, standing: Standing) ->
         return ()
     present = directory.present()
     seats = concerned(plan, standing.succession)
-    return tuple(seat.node for seat in seats if seat.node in present)
+    return tuple(seat.node for seat in seats if seat.node in present and seat.node != directory.me)
 
 
 def _serving_seats(directory: Directory, plan: ClusterPlan, standing: Standing) -> tuple[str, ...]:
     """Return the names of other servers whose API answers; only while a reset is under way here."""
     heard = _heard_seats(directory, plan, standing)
-    return tuple(
-        directory.name(node)
-        for node in heard
-        if node != directory.me and answers(directory[node], plan)
-    )
+    return tuple(directory.name(node) for node in heard if answers(directory[node], plan))
 
 
 def concerned(plan: ClusterPlan, succession: Succession) -> tuple[Seat, ...]:

@@ -67,8 +67,9 @@ def refuse_rivals_at_work(
 ) -> None:
     """Refuse while a database is heard to go on that would go on beside this one's."""
     survivors = {rival.record.survivor for rival in rivals}
+    present = directory.present()
     for known in directory.others():
-        if known.node not in directory.present():
+        if known.node not in present:
             continue
         if known.node in survivors or (answers(known, plan) and not follows(known, standing)):
             raise MeshdError(
