@@ -9,19 +9,14 @@ import yaml
 
 from simulations.lab import glance, network
 from tests.lab.conftest import Bench
-from tests.lab.test_reset import nodes_ready, reset, status_of
+from tests.lab.test_reset import nodes_ready, reset, status_of, three_servers_and_a_worker
 
 pytestmark = [pytest.mark.lab, pytest.mark.lab_long]
 
 
 def test_a_cluster_goes_on_at_the_new_addresses_of_all_its_machines(bench: Bench) -> None:
-    built = bench.up(nodes=4)
-    bench.wait_until_complete(built)
+    built, (survivor, *others), worker, cluster_id = three_servers_and_a_worker(bench)
     before = bench.clusters()
-    known = status_of(built, "n1")["nodes"]
-    survivor, *others = sorted(n["name"] for n in known if n["role"] == "control-plane")
-    (worker,) = (n["name"] for n in known if n["role"] == "worker")
-    cluster_id = status_of(built, survivor)["genesis"]["cluster_id"]
     assert "MESH-4021" in reset(bench, survivor, "--readdress").err, "nothing has changed"
 
     now = {node.name: f"10.0.0.{node.number + 200}" for node in built.nodes()}

@@ -25,6 +25,16 @@ def status_of(built: Laboratory, name: str) -> dict[str, Any]:
     return found.status or {}
 
 
+def three_servers_and_a_worker(bench: Bench) -> tuple[Laboratory, list[str], str, str]:
+    """Return a laboratory with a complete cluster: its servers, its worker, the cluster's id."""
+    built = bench.up(nodes=4)
+    bench.wait_until_complete(built)
+    status = status_of(built, "n1")
+    servers = sorted(n["name"] for n in status["nodes"] if n["role"] == "control-plane")
+    (worker,) = (n["name"] for n in status["nodes"] if n["role"] == "worker")
+    return built, servers, worker, status["genesis"]["cluster_id"]
+
+
 def nodes_ready(built: Laboratory, name: str) -> int | None:
     """Return how many Nodes are Ready, as that server's API says."""
     ready: int | None = status_of(built, name).get("cluster", {}).get("nodes_ready")
@@ -38,13 +48,8 @@ def members_in_log(built: Laboratory, name: str) -> int:
 
 
 def test_a_survivor_is_reset_and_who_returns_with_an_old_disk_is_a_worker(bench: Bench) -> None:
-    built = bench.up(nodes=4)
-    bench.wait_until_complete(built)
+    built, (survivor, returns, gone), worker, cluster_id = three_servers_and_a_worker(bench)
     before = bench.clusters()
-    known = status_of(built, "n1")["nodes"]
-    survivor, returns, gone = sorted(n["name"] for n in known if n["role"] == "control-plane")
-    (worker,) = (n["name"] for n in known if n["role"] == "worker")
-    cluster_id = status_of(built, survivor)["genesis"]["cluster_id"]
     dead = ("--confirm-dead", returns, "--confirm-dead", gone)
 
     refused = reset(bench, survivor, *dead)
@@ -92,12 +97,8 @@ def test_a_survivor_is_reset_and_who_returns_with_an_old_disk_is_a_worker(bench:
 
 
 def test_with_every_database_gone_a_snapshot_takes_their_place(bench: Bench) -> None:
-    built = bench.up(nodes=4)
-    bench.wait_until_complete(built)
+    built, (chosen, *others), _, cluster_id = three_servers_and_a_worker(bench)
     before = bench.clusters()
-    known = status_of(built, "n1")["nodes"]
-    chosen, *others = sorted(n["name"] for n in known if n["role"] == "control-plane")
-    cluster_id = status_of(built, chosen)["genesis"]["cluster_id"]
     data, kept = Path("/var/lib/rancher/k3s"), Path("/var/lib/meshd/kept.db")
     assert bench.demo("exec", chosen, "--", *save_snapshot(data, kept)).code == 0
     for name in (chosen, *others):
